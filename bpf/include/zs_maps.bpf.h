@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/* Maps and settings that every hook layout shares, and how a loss is counted. */
+#ifndef ZS_MAPS_BPF_H
+#define ZS_MAPS_BPF_H
+
+#include "zs_kernel.h"
+#include <bpf/bpf_helpers.h>
+
+/* Set by the loader before the programs are loaded: the verifier drops what they rule out. */
+const volatile __u32 zs_self_tgid = 0; /* the agent's own messages are never reported */
+const volatile __u32 zs_payload_bytes = ZS_PAYLOAD_DEFAULT;
+const volatile __u32 zs_filters = 0; /* enum zs_filter */
+
+/* What is remembered of a connection: one per socket, freed with it. */
+struct zs_state {
+	__u64 conn_id;
+	__u64 run_len;
+	__u64 run_end_ns;
+	__u64 mm_vec; /* sendmmsg/recvmmsg: where this call stands, to know which message an event speaks of */
+	__u32 mm_index;
+	__u32 mm_len;
+	__u32 run;
+	__u32 run_seq; /* sequence number of the run's first byte */
+	__u32 other_seq; /* the other direction's position when this run was last seen */
+	__u32 captured; /* payload bytes of the run that were copied */
+	__u32 judged_tgid; /* process that `out` below was decided for */
+	__u8 dir;
+	__u8 role;
+	__u8 announced; /* ZS_CONN was written */
+	__u8 gap; /* a record was lost: say so in the next one */
+	__u8 dirty; /* the run went on since it was last reported */
+	__u8 closed_out; /* the socket's own address or namespace is filtered out */
+	__u8 out; /* the process is filtered out */
+	__u8 pad[5];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 8 << 20); /* the loader sets capture.ring_bytes */
+} zs_ring SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, ZS_CNT_MAX);
+	__type(key, __u32);
+	__type(value, __u64);
+} zs_counts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} zs_next_id SEC(".maps");
+
+/* Twice the largest payload, so that the verifier sees any offset + length of a gathered copy inside. */
+struct zs_scratch {
+	__u8 data[2 * ZS_PAYLOAD_MAX];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct zs_scratch);
+} zs_gather SEC(".maps");
+
+#define ZS_FILTER_MAP(name, key_type)                                                                  \
+	struct {                                                                                       \
+		__uint(type, BPF_MAP_TYPE_HASH);                                                       \
+		__uint(max_entries, ZS_FILTER_ENTRIES);                                                \
+		__uint(map_flags, BPF_F_NO_PREALLOC);                                                  \
+		__type(key, key_type);                                                                 \
+		__type(value, __u8);                                                                   \
+	} name SEC(".maps")
+
+ZS_FILTER_MAP(zs_filter_pid, __u32);
+ZS_FILTER_MAP(zs_filter_exe, struct zs_exe);
+ZS_FILTER_MAP(zs_filter_port, __u16);
+ZS_FILTER_MAP(zs_filter_cgroup, __u64);
+ZS_FILTER_MAP(zs_filter_netns, __u32);
+
+static __always_inline void zs_count(__u32 id)
+{
+	__u64 *n = bpf_map_lookup_elem(&zs_counts, &id);
+
+	if (n)
+		(*n)++;
+}
+
+static __always_inline __u64 zs_new_id(void)
+{
+	__u32 zero = 0;
+	__u64 *next = bpf_map_lookup_elem(&zs_next_id, &zero);
+
+	if (!next)
+		return 0;
+	(*next)++;
+	return ((__u64)(bpf_get_smp_processor_id() + 1) << 48) | (*next & ((1ULL << 48) - 1));
+}
+
+/* A wake-up for each record would cost five times the record; the agent drains by a timer. */
+static __always_inline void zs_submit(void *record)
+{
+	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	zs_count(ZS_CNT_EMITTED);
+}
+
+#endif

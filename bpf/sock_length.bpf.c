@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
+/*
+ * Layout "sock_length", for kernels that have the tracepoints sock_send_length and sock_recv_length (6.3): no cost at
+ * all to system calls that are not socket calls, no file descriptor to look up, state in the socket's own storage.
+ */
+#include "zs_message.bpf.h"
+#include <bpf/bpf_tracing.h>
+
+char LICENSE[] SEC("license") = "GPL";
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct zs_state);
+} zs_states SEC(".maps");
+
+#include "zs_sk_storage.bpf.h"
+
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(zs_send, struct sock *sk, int ret, int flags)
+{
+	return zs_socket_call(sk, ret, flags, ZS_SEND);
+}
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(zs_recv, struct sock *sk, int ret, int flags)
+{
+	return zs_socket_call(sk, ret, flags, ZS_RECV);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(zs_set_state, struct sock *sk, int oldstate, int newstate)
+{
+	return zs_state_change(sk, newstate);
+}

@@ -1,0 +1,1 @@
+"""The agent: source -> proto -> assemble -> link -> encode -> sinks. See ARCHITECTURE.md."""

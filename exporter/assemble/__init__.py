@@ -1,0 +1,1 @@
+"""From messages to requests: connections (flows), who made them (processes), the finished span (span.pxd)."""

@@ -1,0 +1,847 @@
+# cython: language_level=3, boundscheck=True, wraparound=False
+"""Connections: which parser owns them, what is open on them, what became of it. See flows.pxd.
+
+The road of one message: handle -> on_msg -> turn (a run ended: answers that were passing are finished) -> detect
+(no parser owns the connection yet) -> proto.stream -> on_message -> request or response -> answered -> release (a
+SpanRec in the hold). Runs alternate between the two sides, so a missing number means lost records: what was open then
+has been answered unseen, and nothing is paired across the gap.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
+
+from zerospan.exporter.abi.events cimport (
+    ZS_CLOSE, ZS_CONN, ZS_CONNECT, ZS_DGRAM, ZS_F_CUT, ZS_F_GAP, ZS_MSG, ZS_PROGRESS, ZS_ROLE_CONNECTING, ZS_SEND,
+    zs_close, zs_conn, zs_connect, zs_dgram, zs_hdr, zs_msg, zs_progress,
+)
+from zerospan.exporter.assemble.operations cimport (
+    close_reason, copy_span, describe_answer, match_open, new_open, route_of, span_of, span_size,
+)
+from zerospan.exporter.assemble.processes cimport Proc, Processes
+from zerospan.exporter.assemble.span cimport (
+    KIND_CLIENT, KIND_SERVER, LINK_REQUEST_ID, LINK_TRACEPARENT, REASON_CLOSED, REASON_NONE, REASON_NOT_SEEN,
+    REASON_RESET, REASON_TCP_TIMEOUT, REASON_TIMEOUT, SPAN_ERROR, SpanRec,
+)
+from zerospan.exporter.link.cause cimport Causes, Profile
+from zerospan.exporter.link.hold cimport Hold
+from zerospan.exporter.link.ids cimport connection_key, get_be64, hash64, hash_bytes, mix64, request_key
+from zerospan.exporter.link.requests cimport Request, Requests
+from zerospan.exporter.metrics.routes cimport Routes
+from zerospan.exporter.proto.base cimport (
+    MT_INTERIM, MT_ONEWAY, MT_REQUEST, MT_RESPONSE, MT_UPGRADE, NOT_MINE, PAIR_BY_ID, ParseArgs, Parsed,
+    ProtoOps, WIRE_NONE, parsed_init,
+)
+from zerospan.exporter.proto.cursor cimport Slice
+from zerospan.exporter.proto.registry cimport proto_detect
+from zerospan.exporter.proto.stream cimport (
+    Stream, message_fn, stream_begin_run, stream_end_run, stream_feed, stream_free, stream_keep,
+)
+from zerospan.exporter.selfmon.counters cimport (
+    N_BAD_RECORD, N_CLOSED_EARLY, N_DROP_OPEN_FULL, N_DROP_OWN, N_DROP_UNFINISHED, N_FLOWS, N_FLOWS_EVICTED,
+    N_FLOWS_REFUSED, N_GAPS, N_HOLD_EARLY, N_INTERIM, N_NOT_SEEN, N_ONEWAY, N_ORPHANS, N_OWN_FLOWS, N_PARSE_ERRORS,
+    N_RECORDS, N_REQUESTS, N_RESETS, N_RESPONSES, N_SEEN, N_TIMEOUTS, N_UNANNOUNCED, N_UNCAPTURED,
+    N_UNKNOWN_PROTOCOL, N_UPGRADED,
+)
+
+cdef enum:
+    MAX_TRIES = 6            # runs in which no parser recognised anything
+    MAX_ERRORS = 8           # runs in a row that the parser refused: the guess was wrong after all
+    IDLE_END_NS = 1000000000 # an answer of unknown length has ended when nothing came for so long
+    DATAGRAM_TIMEOUT_NS = 10000000000
+
+
+cdef class Flows:
+    """max_connections, max_open_bytes, timeout_s: configuration `assemble`; hold_s, max_hold_s: `link`."""
+
+    def __cinit__(self, Requests requests, Causes causes, Hold hold, Processes processes, Routes routes,
+                  uint64_t max_connections=131072, uint64_t max_open_bytes=32 << 20, double timeout_s=60.0,
+                  double hold_s=2.0, double max_hold_s=30.0, bint mask=True, uint32_t self_tgid=0):
+        self.requests = requests
+        self.causes = causes
+        self.hold = hold
+        self.processes = processes
+        self.routes = routes
+        self.limit = max_connections
+        self.open_limit = max_open_bytes
+        self.timeout_ns = <uint64_t>(timeout_s * 1e9)
+        self.hold_ns = <uint64_t>(hold_s * 1e9)
+        self.max_hold_ns = <uint64_t>(max_hold_s * 1e9)
+        self.mask_text = mask
+        self.self_tgid = self_tgid
+        self.mask = 1023
+        self.slots = <Flow **>calloc(self.mask + 1, sizeof(Flow *))
+        if self.slots == NULL:
+            raise MemoryError("zerospan: no memory for the table of connections")
+
+    def __dealloc__(self):
+        cdef uint64_t i
+        if self.slots == NULL:
+            return
+        for i in range(self.mask + 1):
+            if self.slots[i] != NULL:
+                self.free_flow(self.slots[i])
+        free(self.slots)
+
+    # ---- the table of connections ------------------------------------------------------------------
+
+    cdef Flow *find(self, uint64_t conn_id) noexcept nogil:
+        cdef uint64_t i = mix64(conn_id) & self.mask
+        while self.slots[i] != NULL:
+            if self.slots[i].conn_id == conn_id:
+                return self.slots[i]
+            i = (i + 1) & self.mask
+        return NULL
+
+    cdef Flow *make(self, uint64_t conn_id) noexcept nogil:
+        """A new connection's entry, in place of an idle one if there are too many; NULL if there is no room."""
+        cdef uint64_t i
+        cdef Flow *f
+        if self.n >= self.limit and self.evict() < 0:
+            self.counts[N_FLOWS_REFUSED] += 1
+            return NULL
+        if 2 * (self.n + 1) > self.mask and self.grow() < 0:
+            self.counts[N_FLOWS_REFUSED] += 1
+            return NULL
+        f = <Flow *>calloc(1, sizeof(Flow))
+        if f == NULL:
+            self.counts[N_FLOWS_REFUSED] += 1
+            return NULL
+        i = mix64(conn_id) & self.mask
+        while self.slots[i] != NULL:
+            i = (i + 1) & self.mask
+        f.conn_id = conn_id
+        self.slots[i] = f
+        self.n += 1
+        self.counts[N_FLOWS] += 1
+        return f
+
+    cdef int grow(self) noexcept nogil:
+        cdef uint64_t mask = 2 * self.mask + 1, i, j
+        cdef Flow **slots = <Flow **>calloc(mask + 1, sizeof(Flow *))
+        if slots == NULL:
+            return -1
+        for i in range(self.mask + 1):
+            if self.slots[i] != NULL:
+                j = mix64(self.slots[i].conn_id) & mask
+                while slots[j] != NULL:
+                    j = (j + 1) & mask
+                slots[j] = self.slots[i]
+        free(self.slots)
+        self.slots = slots
+        self.mask = mask
+        return 0
+
+    cdef int drop(self, Flow *f) noexcept nogil:
+        """Forgets a connection with nothing open."""
+        cdef uint64_t i = mix64(f.conn_id) & self.mask, hole, home
+        while self.slots[i] != f:
+            i = (i + 1) & self.mask
+        hole = i
+        while True:
+            i = (i + 1) & self.mask
+            if self.slots[i] == NULL:
+                break
+            home = mix64(self.slots[i].conn_id) & self.mask
+            if ((i - home) & self.mask) >= ((i - hole) & self.mask):
+                self.slots[hole] = self.slots[i]
+                hole = i
+        self.slots[hole] = NULL
+        self.n -= 1
+        self.unwait(f)
+        self.free_flow(f)
+        return 0
+
+    cdef void free_flow(self, Flow *f) noexcept nogil:
+        cdef Open *o
+        while f.head != NULL:
+            o = f.head
+            f.head = o.next
+            self.forget(o)
+        if f.passing != NULL:
+            self.forget(f.passing)
+        if f.state != NULL and f.ops != NULL and f.ops.free_state != NULL:
+            f.ops.free_state(f.state)
+        stream_free(&f.streams[0])
+        stream_free(&f.streams[1])
+        free(f)
+
+    cdef int evict(self) noexcept nogil:
+        """Makes room: the longest idle one of the next few that have nothing open."""
+        cdef Flow *oldest = NULL
+        cdef Flow *f
+        cdef int seen = 0
+        cdef uint64_t looked = 0
+        while seen < 16 and looked <= self.mask:
+            f = self.slots[self.hand & self.mask]
+            self.hand += 1
+            looked += 1
+            if f == NULL or f.head != NULL or f.passing != NULL:
+                continue
+            seen += 1
+            if oldest == NULL or f.last_ns < oldest.last_ns:
+                oldest = f
+        if oldest == NULL:
+            return -1
+        self.counts[N_FLOWS_EVICTED] += 1
+        return self.drop(oldest)
+
+    cdef void wait(self, Flow *f) noexcept nogil:
+        if f.waiting:
+            return
+        f.waiting = 1
+        f.prev_waiting = NULL
+        f.next_waiting = self.waiting
+        if self.waiting != NULL:
+            self.waiting.prev_waiting = f
+        self.waiting = f
+
+    cdef void unwait(self, Flow *f) noexcept nogil:
+        if not f.waiting:
+            return
+        f.waiting = 0
+        if f.prev_waiting != NULL:
+            f.prev_waiting.next_waiting = f.next_waiting
+        else:
+            self.waiting = f.next_waiting
+        if f.next_waiting != NULL:
+            f.next_waiting.prev_waiting = f.prev_waiting
+
+    cdef bint is_own(self, uint64_t key) noexcept nogil:
+        cdef uint64_t i, n = self.n_own if self.n_own < OWN_KEYS else OWN_KEYS
+        for i in range(n):
+            if self.own_keys[i] == key:
+                return True
+        return False
+
+    cdef uint32_t proc_of(self, Flow *f, uint32_t tgid, const char *comm) except 0 nogil:
+        cdef uint32_t i
+        if f.tgid == tgid and f.proc and comm == NULL:
+            return f.proc
+        i = self.processes.cached(tgid, comm)
+        if i == 0:
+            with gil:
+                i = self.processes.find(tgid, comm)
+        f.tgid = tgid
+        f.proc = i
+        return i
+
+    # ---- records -----------------------------------------------------------------------------------
+
+    cdef int handle(self, const uint8_t *record, uint32_t size) except -1 nogil:
+        cdef const zs_hdr *h = <const zs_hdr *>record
+        cdef uint32_t head
+        self.counts[N_RECORDS] += 1
+        if size < sizeof(zs_hdr) or h.size > size:
+            self.counts[N_BAD_RECORD] += 1
+            return 0
+        if h.kind == ZS_MSG:
+            head = sizeof(zs_msg)
+        elif h.kind == ZS_CONN:
+            head = sizeof(zs_conn)
+        elif h.kind == ZS_CLOSE:
+            head = sizeof(zs_close)
+        elif h.kind == ZS_CONNECT:
+            head = sizeof(zs_connect)
+        elif h.kind == ZS_PROGRESS:
+            head = sizeof(zs_progress)
+        elif h.kind == ZS_DGRAM:
+            head = sizeof(zs_dgram)
+        else:
+            self.counts[N_BAD_RECORD] += 1
+            return 0
+        if h.size < head or h.payload_len > h.size - head:
+            self.counts[N_BAD_RECORD] += 1
+            return 0
+        if h.kind == ZS_MSG:
+            return self.on_msg(<const zs_msg *>record, record + head)
+        if h.kind == ZS_CONN:
+            return self.on_conn(<const zs_conn *>record)
+        if h.kind == ZS_CLOSE:
+            return self.on_close(<const zs_close *>record)
+        if h.kind == ZS_CONNECT:
+            return self.on_connect(<const zs_connect *>record)
+        if h.kind == ZS_PROGRESS:
+            return self.on_progress(<const zs_progress *>record)
+        return self.on_dgram(<const zs_dgram *>record, record + head)
+
+    cdef int on_conn(self, const zs_conn *ev) except -1 nogil:
+        cdef Flow *f = self.find(ev.conn_id)
+        cdef uint64_t key = 0
+        if ev.role:
+            key = connection_key(ev.isn_connecting, ev.isn_accepting)
+        if ev.tgid == self.self_tgid:
+            if key:
+                self.own_keys[self.n_own % OWN_KEYS] = key
+                self.n_own += 1
+                self.counts[N_OWN_FLOWS] += 1
+            if f != NULL:
+                self.drop(f)
+            return 0
+        if f == NULL:
+            f = self.make(ev.conn_id)
+            if f == NULL:
+                return 0
+        f.key = key
+        f.role = ev.role
+        f.family = ev.family
+        f.transport = ev.protocol
+        f.netns = ev.netns
+        f.local_port = ev.local_port
+        f.remote_port = ev.remote_port
+        memcpy(f.local_addr, ev.local_addr, 16)
+        memcpy(f.remote_addr, ev.remote_addr, 16)
+        f.last_ns = ev.time_ns
+        self.proc_of(f, ev.tgid, ev.comm)
+        if key and self.n_own and self.is_own(key):
+            f.dead = 1
+        return 0
+
+    cdef int on_connect(self, const zs_connect *ev) except -1 nogil:
+        """nginx asks for an upstream connection while it handles the request that it is for."""
+        cdef uint32_t proc = self.processes.cached(ev.tgid, NULL)
+        cdef Profile p
+        cdef Flow *f
+        if proc == 0 or not self.processes.procs[proc].is_nginx:
+            return 0
+        f = self.make(ev.conn_id)
+        if f == NULL:
+            return 0
+        p.is_nginx = 1
+        p.is_loop = 0
+        f.last_ns = ev.time_ns
+        f.bound = self.causes.connecting(p, ev.tgid, ev.tid, ev.time_ns)
+        if f.bound:
+            self.requests.ref(f.bound)
+        return 0
+
+    cdef void args(self, Flow *f, ParseArgs *a, bint from_client) noexcept nogil:
+        memset(a, 0, sizeof(ParseArgs))
+        a.from_client = from_client
+        a.server_port = f.remote_port if f.role == ZS_ROLE_CONNECTING else f.local_port
+        a.state = &f.state
+        a.open_bodiless = f.head.bodiless if f.head != NULL else 0
+
+    cdef int on_msg(self, const zs_msg *ev, const uint8_t *payload) except -1 nogil:
+        cdef Flow *f = self.find(ev.conn_id)
+        cdef Stream *s
+        cdef ParseArgs a
+        cdef bint sent = ev.hdr.dir == ZS_SEND, from_client
+        cdef bint cut = (ev.hdr.flags & ZS_F_CUT) != 0
+        cdef int outcome
+        if f == NULL or not f.transport:
+            self.counts[N_UNANNOUNCED] += 1
+            return 0
+        f.last_ns = ev.time_ns
+        if f.dead:
+            return 0
+        if not f.role:
+            # The counters could not tell who connected: who spoke first did.
+            f.role = ZS_ROLE_CONNECTING if sent else 2
+        from_client = sent == (f.role == ZS_ROLE_CONNECTING)
+        self.flow = f
+        self.now.time_ns = ev.time_ns
+        self.now.tid = ev.tid
+        self.now.tgid = ev.tgid
+        self.now.proc = self.proc_of(f, ev.tgid, NULL)
+        self.now.sent = sent
+        self.now.from_client = from_client
+        if ev.run != f.run:
+            self.turn(f, ev, from_client)
+            if f.suspect and from_client and f.ops != NULL:
+                self.args(f, &a, True)
+                a.data = payload
+                a.n = ev.hdr.payload_len
+                if f.ops.sniff(&a) >= 2:
+                    f.streams[1].skip = 0
+                f.suspect = 0
+        f.run_seq = ev.seq - ev.run_off
+        s = &f.streams[from_client]
+        if s.n == 0:
+            f.head_ns = ev.time_ns
+        self.args(f, &a, from_client)
+        if f.ops == NULL and self.detect(f, &a, payload, ev.hdr.payload_len, cut) == 0:
+            s.pos = ev.run_off + ev.len - s.n
+            return 0
+        outcome = stream_feed(s, f.ops, &a, payload, ev.hdr.payload_len, ev.len, ev.run_off, cut, <message_fn>on_message,
+                              <void *>self)
+        if f.dead:
+            return 0
+        if outcome == NOT_MINE:
+            self.refused(f)
+        if s.lost:
+            self.counts[N_UNCAPTURED] += 1
+        if not from_client and f.passing != NULL:
+            span_of(f.passing).end_ns = ev.time_ns
+            if f.streams[0].skip == 0 and f.streams[0].n == 0:
+                self.answered(f, f.passing, ev.time_ns)
+        return 0
+
+    cdef int turn(self, Flow *f, const zs_msg *ev, bint from_client) except -1 nogil:
+        """The other side has begun to speak: what ended, and what was missed."""
+        cdef Stream *before = &f.streams[f.from_client]
+        cdef ParseArgs a
+        cdef uint64_t end = ev.prev_end_ns if ev.prev_end_ns else ev.time_ns
+        cdef bint gap = f.run != 0 and (ev.run != f.run + 1 or (ev.hdr.flags & ZS_F_GAP) != 0)
+        cdef bint was_client = self.now.from_client, was_sent = self.now.sent
+        if f.run and before.n and f.ops != NULL:
+            self.now.time_ns = end
+            self.now.from_client = f.from_client
+            self.now.sent = f.from_client == (f.role == ZS_ROLE_CONNECTING)
+            self.args(f, &a, f.from_client)
+            stream_end_run(before, f.ops, &a, <message_fn>on_message, <void *>self)
+            self.now.time_ns = ev.time_ns
+            self.now.from_client = was_client
+            self.now.sent = was_sent
+        if f.passing != NULL:
+            self.answered(f, f.passing, end)
+        if gap:
+            self.counts[N_GAPS] += 1
+            if ev.run != f.run + 1:
+                self.unseen(f, end)
+        elif from_client and f.run and f.head != NULL and (f.streams[0].lost or f.streams[0].skip < 0):
+            self.unseen(f, end)   # pipelined: answered in the part of the run that was not captured
+        f.run = ev.run
+        f.from_client = from_client
+        if gap:
+            f.streams[0].skip = 0
+            f.streams[1].skip = 0
+        stream_begin_run(&f.streams[from_client], ev.run)
+        if gap and ev.run_off:
+            f.streams[from_client].lost = 1
+        return 0
+
+    cdef int unseen(self, Flow *f, uint64_t end_ns) except -1 nogil:
+        """The answers of all that is open went by uncaptured."""
+        while f.head != NULL:
+            self.unanswered(f, f.head, REASON_NOT_SEEN, end_ns)
+        return 0
+
+    cdef int detect(self, Flow *f, ParseArgs *a, const uint8_t *payload, uint32_t n, bint cut) except -1 nogil:
+        """1 if a parser owns the connection now."""
+        cdef Stream *s = &f.streams[a.from_client]
+        cdef bint more = False
+        cdef uint32_t held = s.n
+        if n == 0 or s.lost:
+            return 0
+        if held:
+            if stream_keep(s, payload, n) < 0:
+                s.n = 0
+                s.lost = 1
+                return 0
+            a.data = s.buf
+            a.n = s.n
+        else:
+            a.data = payload
+            a.n = n
+        a.last = cut
+        f.ops = proto_detect(a, False, f.refused, &more)
+        if f.ops != NULL:
+            s.n = held
+            s.skip = 0
+            return 1
+        if more and not cut:
+            if not held:
+                stream_keep(s, payload, n)
+            return 0
+        s.n = 0
+        s.lost = 1
+        f.tries += 1
+        if f.tries >= MAX_TRIES:
+            f.dead = 1
+            self.counts[N_UNKNOWN_PROTOCOL] += 1
+        return 0
+
+    cdef int refused(self, Flow *f) except -1 nogil:
+        """The parser said that these bytes are not its protocol."""
+        self.counts[N_PARSE_ERRORS] += f.proven
+        f.errors += 1
+        if f.proven and f.errors < MAX_ERRORS:
+            return 0
+        self.unseen(f, self.now.time_ns)
+        if f.passing != NULL:
+            self.answered(f, f.passing, self.now.time_ns)
+        if f.state != NULL and f.ops.free_state != NULL:
+            f.ops.free_state(f.state)
+        f.state = NULL
+        f.refused |= 1u << f.ops.id
+        f.ops = NULL
+        f.proven = 0
+        f.errors = 0
+        f.tries += 1
+        return 0
+
+    cdef int on_progress(self, const zs_progress *ev) except -1 nogil:
+        """How far a run came that went on without records (sendfile, a body beyond the capture)."""
+        cdef Flow *f = self.find(ev.conn_id)
+        cdef Stream *s
+        cdef uint64_t more
+        if f == NULL or f.dead or f.run != ev.run:
+            return 0
+        f.last_ns = ev.run_end_ns
+        s = &f.streams[f.from_client]
+        if ev.run_len > s.pos:
+            more = ev.run_len - s.pos
+            s.pos = ev.run_len
+            if s.skip > 0:
+                s.skip = s.skip - <int64_t>more if <uint64_t>s.skip > more else 0
+        if f.from_client or f.passing == NULL:
+            return 0
+        span_of(f.passing).end_ns = ev.run_end_ns
+        if s.skip == 0:
+            self.answered(f, f.passing, ev.run_end_ns)
+        return 0
+
+    cdef int on_close(self, const zs_close *ev) except -1 nogil:
+        cdef Flow *f = self.find(ev.conn_id)
+        cdef ParseArgs a
+        cdef uint8_t reason
+        if f == NULL:
+            return 0
+        self.flow = f
+        self.now.time_ns = ev.time_ns
+        self.now.proc = f.proc
+        self.now.tgid = f.tgid
+        self.now.from_client = f.from_client
+        self.now.sent = f.from_client == (f.role == ZS_ROLE_CONNECTING)
+        if not f.dead and f.ops != NULL and f.streams[f.from_client].n:
+            self.args(f, &a, f.from_client)
+            stream_end_run(&f.streams[f.from_client], f.ops, &a, <message_fn>on_message, <void *>self)
+        if f.passing != NULL:
+            self.answered(f, f.passing, ev.run_end_ns if not f.from_client and ev.run_end_ns else ev.time_ns)
+        reason = close_reason(ev.error)
+        if ev.hdr.flags & ZS_F_GAP or ev.run > f.run:
+            reason = REASON_NOT_SEEN
+        while f.head != NULL:
+            self.unanswered(f, f.head, reason, ev.time_ns)
+        return self.drop(f)
+
+    cdef int on_dgram(self, const zs_dgram *ev, const uint8_t *payload) except -1 nogil:
+        """One datagram is one message; who is the client is said by the message, not by the socket."""
+        cdef Flow *f = self.find(ev.conn_id)
+        cdef ParseArgs a
+        cdef Parsed m
+        cdef bint more = False, sent = ev.hdr.dir == ZS_SEND
+        if f == NULL:
+            f = self.make(ev.conn_id)
+            if f == NULL:
+                return 0
+            f.transport = 17
+            f.family = ev.family
+            f.netns = ev.netns
+            self.proc_of(f, ev.tgid, ev.comm)
+        f.last_ns = ev.time_ns
+        f.local_port = ev.local_port
+        memcpy(f.local_addr, ev.local_addr, 16)
+        f.remote_port = ev.remote_port
+        memcpy(f.remote_addr, ev.remote_addr, 16)
+        self.flow = f
+        self.now.time_ns = ev.time_ns
+        self.now.tid = ev.tid
+        self.now.tgid = ev.tgid
+        self.now.proc = self.proc_of(f, ev.tgid, NULL)
+        self.now.sent = sent
+        f.head_ns = ev.time_ns
+        f.run_seq = 0
+        self.args(f, &a, sent)
+        a.data = payload
+        a.n = ev.hdr.payload_len
+        a.last = True
+        a.datagram = True
+        if f.ops == NULL:
+            f.ops = proto_detect(&a, True, 0, &more)
+        if f.ops != NULL:
+            parsed_init(&m)
+            if f.ops.parse(&a, &m) == 1:
+                # a request comes from the client's side, an answer from the server's
+                f.role = ZS_ROLE_CONNECTING if sent == (m.type != MT_RESPONSE) else 2
+                self.now.from_client = m.type != MT_RESPONSE
+                on_message(self, &m, 0)
+                if f.passing != NULL:
+                    self.answered(f, f.passing, ev.time_ns)
+        if f.head == NULL and f.passing == NULL:
+            self.drop(f)
+        return 0
+
+    # ---- requests and answers ----------------------------------------------------------------------
+
+    cdef int request(self, Flow *f, const Parsed *m, uint64_t at) except -1 nogil:
+        cdef Open *o
+        cdef SpanRec *r
+        cdef Request *known
+        cdef Proc *proc = &self.processes.procs[self.now.proc]
+        cdef Profile p
+        cdef uint64_t by_wire = 0, by_request_id = 0, cause = 0
+        cdef uint8_t method = 0
+        self.counts[N_REQUESTS] += 1
+        self.counts[N_SEEN] += 1
+        o = new_open(f, m, &self.now, self.mask_text,
+                     self.open_limit - self.open_bytes if self.open_limit > self.open_bytes else 0)
+        if o == NULL:
+            self.counts[N_DROP_OPEN_FULL] += 1
+            return 0
+        self.open_bytes += o.nbytes
+        self.open_requests += 1
+        r = span_of(o)
+        r.start_ns = f.head_ns
+        f.head_ns = self.now.time_ns
+        if f.transport == 17:
+            # the server learns the client's port only when it answers: its key is made then
+            r.key = hash64(hash64(m.id, o.name_hash), r.local_port) if r.kind == KIND_CLIENT else 0
+        else:
+            r.key = request_key(f.key if f.key else hash64(f.conn_id, 0), f.run_seq + <uint32_t>at)
+        if f.tail == NULL:
+            f.head = o
+        else:
+            f.tail.next = o
+        f.tail = o
+        self.wait(f)
+        if r.key == 0:
+            return 0
+        known = self.requests.ref(r.key)
+        if known != NULL:
+            o.told = 1
+            if r.kind == KIND_CLIENT:
+                known.client_proc = self.now.proc
+            else:
+                known.server_proc = self.now.proc
+            if m.wire != WIRE_NONE:
+                known.wire = m.wire
+                known.trace_flags = m.trace_flags
+                memcpy(known.trace_id, m.trace_id, 16)
+                known.wire_parent = get_be64(m.parent_id)
+        p.is_nginx = proc.is_nginx
+        p.is_loop = proc.is_loop
+        if m.wire != WIRE_NONE:
+            by_wire = hash64(hash_bytes(m.trace_id, 16, self.now.tgid), hash_bytes(m.parent_id, 8, 0))
+        if m.request_id.n:
+            by_request_id = hash_bytes(m.request_id.p, m.request_id.n, self.now.tgid)
+        if r.kind == KIND_SERVER:
+            proc.open += 1
+            self.causes.inbound(p, self.now.tgid, self.now.tid, r.key, self.now.time_ns)
+            if by_wire:
+                self.causes.id_in(by_wire, r.key, self.now.time_ns)
+            if by_request_id:
+                self.causes.id_in(by_request_id, r.key, self.now.time_ns)
+                o.id_hash = by_request_id
+            return 0
+        if by_wire:
+            cause = self.causes.id_out(by_wire, r.key, self.now.time_ns)
+            method = LINK_TRACEPARENT + m.wire - 1
+        if cause == 0 and by_request_id:
+            cause = self.causes.id_out(by_request_id, r.key, self.now.time_ns)
+            method = LINK_REQUEST_ID
+        self.causes.outbound(p, self.now.tgid, self.now.tid, r.key, cause, method, f.bound, proc.open,
+                             self.now.time_ns)
+        if f.bound:
+            self.requests.unref(f.bound)
+            f.bound = 0
+        return 0
+
+    cdef int response(self, Flow *f, const Parsed *m, bint upgrade) except -1 nogil:
+        cdef Open *o = match_open(f, m)
+        cdef SpanRec *r
+        cdef Request *known
+        cdef Proc *proc
+        cdef Profile p
+        cdef uint64_t id_hash = 0
+        self.counts[N_RESPONSES] += 1
+        if o == NULL:
+            self.counts[N_ORPHANS] += 1
+            return 0
+        if f.passing != NULL:
+            self.answered(f, f.passing, self.now.time_ns)
+        self.take(f, o)
+        f.passing = o
+        self.wait(f)
+        r = span_of(o)
+        r.first_ns = self.now.time_ns
+        r.end_ns = self.now.time_ns
+        describe_answer(o, m, self.mask_text)
+        proc = &self.processes.procs[r.proc]
+        p.is_nginx = proc.is_nginx
+        p.is_loop = proc.is_loop
+        if f.transport == 17 and r.kind == KIND_SERVER:
+            r.remote_port = f.remote_port
+            memcpy(r.remote_addr, f.remote_addr, 16)
+            r.key = hash64(hash64(m.id, o.name_hash), f.remote_port)
+            known = self.requests.ref(r.key)
+            if known != NULL:
+                o.told = 1
+                known.server_proc = r.proc
+            return 0
+        if r.kind == KIND_SERVER:
+            o.answered = 1
+            if proc.open:
+                proc.open -= 1
+            if m.request_id.n:
+                id_hash = hash_bytes(m.request_id.p, m.request_id.n, self.now.tgid)
+            self.causes.answer_out(p, self.now.tgid, self.now.tid, o.read_tid, r.key, r.start_ns, id_hash,
+                                   m.total >= 0, self.now.time_ns)
+            if o.id_hash:
+                self.causes.forget_id(o.id_hash, r.key)
+        else:
+            o.answered = 1
+            self.causes.answer_in(p, self.now.tgid, self.now.tid, r.key, self.now.time_ns)
+        if not upgrade and f.streams[1].skip > 0:
+            f.suspect = 1
+        return 0
+
+    cdef Open *take(self, Flow *f, Open *o) noexcept nogil:
+        """Out of the list of open requests."""
+        cdef Open *before = NULL
+        cdef Open *at = f.head
+        while at != NULL and at != o:
+            before = at
+            at = at.next
+        if at == NULL:
+            return NULL
+        if before == NULL:
+            f.head = o.next
+        else:
+            before.next = o.next
+        if f.tail == o:
+            f.tail = before
+        o.next = NULL
+        return o
+
+    cdef int answered(self, Flow *f, Open *o, uint64_t end_ns) except -1 nogil:
+        """The whole answer has passed."""
+        cdef SpanRec *r = span_of(o)
+        r.end_ns = end_ns if end_ns > r.start_ns else r.start_ns
+        f.passing = NULL
+        if r.kind == KIND_SERVER and r.key:
+            self.causes.gone(o.read_tid, r.key, True)
+        return self.release(f, o)
+
+    cdef int unanswered(self, Flow *f, Open *o, uint8_t reason, uint64_t end_ns) except -1 nogil:
+        """There will be no answer, or it went by unseen."""
+        cdef SpanRec *r = span_of(o)
+        cdef Proc *proc = &self.processes.procs[r.proc]
+        self.take(f, o)
+        if r.kind == KIND_SERVER and o.told and not o.answered:
+            if proc.open:
+                proc.open -= 1
+            self.causes.gone(o.read_tid, r.key, False)
+        r.end_ns = end_ns if end_ns > r.start_ns else r.start_ns
+        r.reason = reason
+        if reason == REASON_NOT_SEEN:
+            self.counts[N_NOT_SEEN] += 1
+        else:
+            r.status = SPAN_ERROR
+            if reason == REASON_TIMEOUT:
+                self.counts[N_TIMEOUTS] += 1
+            elif reason == REASON_CLOSED:
+                self.counts[N_CLOSED_EARLY] += 1
+            else:
+                self.counts[N_RESETS] += 1
+        if r.key == 0:
+            r.key = hash64(f.conn_id, r.start_ns)
+        return self.release(f, o)
+
+    cdef int release(self, Flow *f, Open *o) except -1 nogil:
+        """The finished span goes to the hold; the open request is forgotten."""
+        cdef SpanRec *r = span_of(o)
+        cdef SpanRec *to
+        cdef Slice route
+        cdef uint32_t size
+        if f.checked < 2 and self.n_own:
+            f.checked += 1
+            if self.is_own(f.key):
+                self.counts[N_DROP_OWN] += 1
+                if o.told:
+                    self.requests.unref(r.key)
+                    o.told = 0
+                f.dead = 1
+                self.forget(o)
+                return 0
+        route = route_of(o, self.routes, self.processes.procs[r.proc].service)
+        size = span_size(o, route)
+        to = self.hold.push(size, self.now.time_ns + self.hold_ns, self.now.time_ns + self.max_hold_ns)
+        if to == NULL:
+            self.counts[N_DROP_OPEN_FULL] += 1
+            if o.told:
+                self.requests.unref(r.key)
+                o.told = 0
+        else:
+            copy_span(to, o, route, size)
+            to.held = o.told
+            o.told = 0   # the reference goes with the span
+        self.forget(o)
+        if f.head == NULL and f.passing == NULL:
+            self.unwait(f)
+        return 0
+
+    cdef void forget(self, Open *o) noexcept nogil:
+        if o.told:
+            self.requests.unref(span_of(o).key)
+        self.open_bytes -= o.nbytes
+        self.open_requests -= 1
+        free(o.message)
+        free(o)
+
+    # ---- time --------------------------------------------------------------------------------------
+
+    cdef int settle(self, uint64_t now) except -1 nogil:
+        cdef Flow *f = self.waiting
+        cdef Flow *next_flow
+        cdef SpanRec *r
+        cdef uint64_t timeout
+        while f != NULL:
+            next_flow = f.next_waiting
+            self.now.time_ns = now
+            if f.passing != NULL:
+                r = span_of(f.passing)
+                if (f.streams[0].skip <= 0 and now > r.end_ns + IDLE_END_NS) or now > r.end_ns + self.timeout_ns:
+                    self.answered(f, f.passing, r.end_ns)
+            timeout = DATAGRAM_TIMEOUT_NS if f.transport == 17 and DATAGRAM_TIMEOUT_NS < self.timeout_ns \
+                else self.timeout_ns
+            while f.head != NULL and now > span_of(f.head).start_ns + timeout:
+                self.unanswered(f, f.head, REASON_TIMEOUT, now)
+            if f.transport == 17 and f.head == NULL and f.passing == NULL:
+                self.drop(f)
+            f = next_flow
+        return 0
+
+    cdef int finish(self, uint64_t now) except -1 nogil:
+        cdef Flow *f = self.waiting
+        cdef Flow *next_flow
+        cdef Open *o
+        while f != NULL:
+            next_flow = f.next_waiting
+            self.now.time_ns = now
+            if f.passing != NULL:
+                self.answered(f, f.passing, span_of(f.passing).end_ns)
+            while f.head != NULL:
+                o = f.head
+                self.take(f, o)
+                self.counts[N_DROP_UNFINISHED] += 1
+                self.forget(o)
+            self.unwait(f)
+            f = next_flow
+        return 0
+
+
+cdef int on_message(Flows self, const Parsed *m, uint64_t at) except -1 nogil:
+    """What a parser understood, in the order of the bytes. Called as a message_fn: self is borrowed."""
+    cdef Flow *f = self.flow
+    f.proven = 1
+    f.errors = 0
+    if m.type == MT_REQUEST:
+        return self.request(f, m, at)
+    if m.type == MT_RESPONSE:
+        return self.response(f, m, False)
+    if m.type == MT_INTERIM:
+        self.counts[N_INTERIM] += 1
+        if m.code == 100:
+            f.streams[1].keep = 1
+    elif m.type == MT_ONEWAY:
+        self.counts[N_ONEWAY] += 1
+    elif m.type == MT_UPGRADE:
+        if f.head != NULL:
+            self.response(f, m, True)
+        if f.passing != NULL:
+            self.answered(f, f.passing, self.now.time_ns)
+        self.counts[N_UPGRADED] += 1
+        f.dead = 1
+    return 0

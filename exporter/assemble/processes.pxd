@@ -1,0 +1,48 @@
+"""Who the processes are: what stands once for all spans of a process.
+
+A process is looked up by tgid when its first message comes (not per message), and described by Python code
+(exporter/process.py) as a ProcessInfo. Indices are stable while anything refers to them; 0 means unknown.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from zerospan.exporter.proto.cursor cimport Slice
+
+cdef struct Proc:
+    uint32_t tgid
+    uint32_t service         # number of the service name: equal names, equal numbers; 0 unknown
+    uint8_t is_nginx         # profile of the executable: its upstream pairing is used
+    uint8_t is_loop          # profile: an event loop (node, uvicorn...); no thread evidence
+    uint8_t hidden           # self-test: its spans are not exported
+    Slice name               # service.name
+    Slice resource           # encoded opentelemetry.proto.resource.v1.Resource message
+    Slice labels             # Loki stream labels as JSON members without braces: "service_name":"shop","source":"zerospan"
+    Slice series             # Prometheus labels, escaped, no braces: job="shop",instance="host:123"
+    uint64_t last_ns         # when it last spoke
+    uint32_t open            # requests that it has read and not answered
+    uint32_t pad
+
+cdef enum:
+    CACHE = 1024
+
+cdef struct Cached:          # saves asking Python for each new connection
+    uint32_t tgid
+    uint32_t index
+    char comm[16]
+
+cdef class Processes:
+    cdef Cached cache[CACHE]
+    cdef Proc *procs
+    cdef uint32_t n
+    cdef uint32_t cap
+    cdef dict by_tgid
+    cdef list keep           # owns the bytes behind the slices
+    cdef dict services
+    cdef object describe     # Callable[[int tgid, str comm], ProcessInfo]
+
+    # Index of the process if it was asked for lately, else 0. comm may be NULL.
+    cdef uint32_t cached(self, uint32_t tgid, const char *comm) noexcept nogil
+    # Index of the process; asks `describe` if it is new.
+    cdef uint32_t find(self, uint32_t tgid, const char *comm) except 0
+    cdef uint32_t look_up(self, uint32_t tgid, const char *comm) except 0
+    cdef int fill(self, uint32_t i, uint32_t tgid, object info, tuple kept) except -1

@@ -1,0 +1,72 @@
+"""Makes the Config of a run: defaults < file < OTEL_* < ZEROSPAN_* < command line.
+
+Called once, by the command line. Everything that is wrong is reported at once, each with its place.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from zerospan.exporter.config import env as environment
+from zerospan.exporter.config import rules, shape
+from zerospan.exporter.config.model import Config
+from zerospan.exporter.config.secret import Secret
+from zerospan.exporter.config.tree import ConfigError, Tree
+
+
+def load(path: str | None, env: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Config:
+    """The configuration of this run.
+
+    `path`: YAML file; None: the one that ZEROSPAN_CONFIG names, if any. `env`: the environment. `overrides`:
+    values of the command line by key ("metrics.listen", "filter.pid"); None values are not given and do not
+    count. Raises ConfigError.
+    """
+    tree = Tree()
+    path = path if path is not None else env.get("ZEROSPAN_CONFIG") or None
+    if path is not None:
+        tree.lay_file(path)
+    given = {tuple(key.split(".")): value for key, value in (overrides or {}).items() if value is not None}
+    variables = {at for name, (at, _) in environment.variables().items() if env.get(name)}
+    environment.lay_otel(tree, env, frozenset(given) | variables)
+    environment.lay_zerospan(tree, env)
+    for key, value in given.items():
+        tree.set(key, value, "command line")
+
+    wrong: list[str] = []
+    shape.check(shape.root(Config), tree.values, (), lambda at, text: wrong.append(tree.problem(at, text)))
+    if wrong:
+        raise ConfigError(wrong)
+    config = msgspec.convert(_without_empty(tree.values), Config, dec_hook=shape.decode)
+    wrong = [tree.problem(at, text) for at, text in rules.problems(config)]
+    if wrong:
+        raise ConfigError(wrong)
+    return config
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """`config` as plain values, secrets masked: for `zerospan check` and support."""
+    return dict(msgspec.to_builtins(config, enc_hook=_masked))
+
+
+def _masked(value: Any) -> str:
+    if isinstance(value, Secret):
+        return str(value)
+    raise NotImplementedError(type(value))
+
+
+def _without_empty(values: dict[str, Any], struct: Any = None) -> dict[str, Any]:
+    """Leaves out sections that are written but empty ("capture:" alone), which the model has no null for."""
+    struct = struct or shape.root(Config)
+    kept = {}
+    for field in struct.fields:
+        if field.encode_name not in values:
+            continue
+        value = values[field.encode_name]
+        kind, nullable = shape.bare(field.type)
+        if isinstance(kind, msgspec.inspect.StructType):
+            if value is None and not nullable:
+                continue
+            value = _without_empty(value, kind) if value is not None else None
+        kept[field.encode_name] = value
+    return kept

@@ -1,0 +1,22 @@
+from typing import Literal
+
+class Batch:
+    """Requests gathered for one export; filled from Cython (Batch.add)."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that take() will return, at most."""
+    @property
+    def count(self) -> int:
+        """Requests in the batch."""
+    def __init__(self, kind: Literal["traces", "logs", "loki"]) -> None: ...
+    def full(self, limit_bytes: int) -> bool:
+        """Whether the batch has reached this size and should be taken."""
+    def take(self) -> tuple[bytes, int] | None:
+        """The whole request body and how many requests are in it, and an empty batch; None if there is none.
+
+        "traces": ExportTraceServiceRequest, "logs": ExportLogsServiceRequest, "loki": JSON body of /loki/api/v1/push.
+        MemoryError: the body could not be allocated; the batch is unchanged.
+        """
+    def clear(self) -> int:
+        """Throws the batch away; returns how many requests were in it."""

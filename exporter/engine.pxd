@@ -1,0 +1,46 @@
+"""The hot path as a whole: records in, encoded batches out. One thread, no GIL but to hand batches over."""
+
+from libc.stdint cimport int64_t, uint64_t
+
+from zerospan.exporter.assemble.flows cimport Flows
+from zerospan.exporter.assemble.processes cimport Processes
+from zerospan.exporter.assemble.span cimport SpanContext, SpanRec
+from zerospan.exporter.encode.batch cimport Batch
+from zerospan.exporter.link.cause cimport Causes
+from zerospan.exporter.link.hold cimport Held, Hold
+from zerospan.exporter.link.requests cimport Requests
+from zerospan.exporter.metrics.red cimport Red
+from zerospan.exporter.metrics.routes cimport Routes
+from zerospan.exporter.source.source cimport Source
+
+cdef class Engine:
+    cdef readonly Flows flows
+    cdef readonly Requests requests
+    cdef readonly Causes causes
+    cdef readonly Processes processes
+    cdef readonly Routes routes
+    cdef readonly Red red
+    cdef readonly Hold hold      # spans in the order in which they ended
+    cdef readonly Hold later     # those whose chain was not known when their hold ended
+    cdef Source source
+    cdef uint64_t *tally         # the counters of flows
+    cdef Batch traces
+    cdef Batch logs
+    cdef Batch loki
+    cdef bint want_traces
+    cdef bint want_logs
+    cdef bint want_loki
+    cdef uint64_t wall_offset
+    cdef uint64_t recheck_ns
+    cdef uint64_t batch_bytes
+    cdef uint64_t flush_ns
+    cdef uint64_t flushed_ns
+    cdef readonly uint64_t last_ns       # time of the newest record
+
+    # Handles what the source has, until it is empty or a batch is full: 1 if there is more.
+    cdef int drain(self, uint64_t now) except -1 nogil
+    # Lets go what is due.
+    cdef int let_go(self, uint64_t now, bint everything) except -1 nogil
+    # Whether it left; 0 if it must wait for its chain.
+    cdef int leave(self, SpanRec *r, uint64_t now, bint must) noexcept nogil
+    cdef bint full(self) noexcept nogil

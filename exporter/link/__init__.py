@@ -1,0 +1,1 @@
+"""Which spans belong together: keys (ids), the registry of requests (requests), causes (cause), the hold (hold)."""

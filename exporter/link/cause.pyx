@@ -1,0 +1,371 @@
+# cython: language_level=3, boundscheck=True, wraparound=False
+"""When a process sends a request, which request is it serving? See cause.pxd for the events.
+
+Evidence, best first:
+
+1. An id on the wire (trace context, X-Request-ID) that came in with one open request and goes out with another.
+2. A blocking thread. Forward: it has read exactly one request that is not answered. Backward, where another thread
+   read the request (Puma's reactor): whoever writes the answer made the calls since its last answer, if all of them
+   have been answered. Where both speak and differ, there is no link.
+3. nginx, an event loop that handles one event at a time: a call belongs to the request whose event directly precedes it
+   on the thread, or during whose event its connection was asked for; and the answer that directly follows the call's
+   answer says the same, or there is no link.
+
+A thread that was seen with two open requests at once is an event loop; nothing is said about its calls (but by ids).
+Measured in shared/reference/async.md; counted against ground truth in tests/net.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memset
+
+from zerospan.exporter.assemble.span cimport LINK_NGINX, LINK_NONE, LINK_REQUEST_ID, LINK_THREAD
+from zerospan.exporter.link.ids cimport mix64
+from zerospan.exporter.link.requests cimport (
+    CAUSE_DOUBTFUL, CAUSE_KNOWN, CAUSE_NONE, CAUSE_PENDING, Request, Requests,
+)
+
+cdef enum:
+    MAX_IDS = 1 << 17
+    AMBIGUOUS_NS = 1000000000   # an id that several open requests brought says nothing for this long
+
+
+cdef class Causes:
+    def __cinit__(self, Requests requests):
+        self.requests = requests
+        self.mask = 255
+        self.ids_mask = 1023
+        self.threads = <Thread *>calloc(self.mask + 1, sizeof(Thread))
+        self.ids = <IdSlot *>calloc(self.ids_mask + 1, sizeof(IdSlot))
+        if self.threads == NULL or self.ids == NULL:
+            raise MemoryError("zerospan: no memory for the threads' table")
+
+    def __dealloc__(self):
+        cdef uint64_t i
+        if self.threads != NULL:
+            for i in range(self.mask + 1):
+                free(self.threads[i].calls)
+        free(self.threads)
+        free(self.ids)
+
+    def nbytes(self):
+        return (self.mask + 1) * sizeof(Thread) + (self.ids_mask + 1) * sizeof(IdSlot)
+
+    # ---- threads -----------------------------------------------------------------------------------
+
+    cdef Thread *thread(self, uint32_t tid, uint32_t tgid, uint64_t now) noexcept nogil:
+        """The thread's entry, made if need be; NULL if there is no memory. A number that another process
+        uses now starts afresh."""
+        cdef uint64_t i = mix64(tid) & self.mask
+        cdef Thread *t
+        while self.threads[i].tid:
+            t = &self.threads[i]
+            if t.tid == tid:
+                if t.tgid != tgid:
+                    free(t.calls)
+                    memset(t, 0, sizeof(Thread))
+                    t.tid = tid
+                    t.tgid = tgid
+                t.seen_ns = now
+                return t
+            i = (i + 1) & self.mask
+        if 2 * (self.n + 1) > self.mask:
+            if self.grow() < 0:
+                return NULL
+            return self.thread(tid, tgid, now)
+        t = &self.threads[i]
+        memset(t, 0, sizeof(Thread))
+        t.tid = tid
+        t.tgid = tgid
+        t.seen_ns = now
+        self.n += 1
+        return t
+
+    cdef int grow(self) noexcept nogil:
+        cdef uint64_t mask = 2 * self.mask + 1, i, j
+        cdef Thread *threads = <Thread *>calloc(mask + 1, sizeof(Thread))
+        if threads == NULL:
+            return -1
+        for i in range(self.mask + 1):
+            if self.threads[i].tid:
+                j = mix64(self.threads[i].tid) & mask
+                while threads[j].tid:
+                    j = (j + 1) & mask
+                threads[j] = self.threads[i]
+        free(self.threads)
+        self.threads = threads
+        self.mask = mask
+        return 0
+
+    cdef void expire(self, uint64_t now, uint64_t idle_ns) noexcept nogil:
+        """Forgets threads and ids that were silent for idle_ns."""
+        cdef Thread *old = self.threads
+        cdef Thread *fresh
+        cdef IdSlot *old_ids = self.ids
+        cdef IdSlot *fresh_ids
+        cdef uint64_t i, j
+        fresh = <Thread *>calloc(self.mask + 1, sizeof(Thread))
+        if fresh != NULL:
+            self.n = 0
+            for i in range(self.mask + 1):
+                if not old[i].tid:
+                    continue
+                if old[i].open == 0 and now - old[i].seen_ns > idle_ns:
+                    free(old[i].calls)
+                    continue
+                j = mix64(old[i].tid) & self.mask
+                while fresh[j].tid:
+                    j = (j + 1) & self.mask
+                fresh[j] = old[i]
+                self.n += 1
+            self.threads = fresh
+            free(old)
+        fresh_ids = <IdSlot *>calloc(self.ids_mask + 1, sizeof(IdSlot))
+        if fresh_ids != NULL:
+            self.n_ids = 0
+            for i in range(self.ids_mask + 1):
+                if not old_ids[i].hash or now - old_ids[i].seen_ns > idle_ns:
+                    continue
+                j = old_ids[i].hash & self.ids_mask
+                while fresh_ids[j].hash:
+                    j = (j + 1) & self.ids_mask
+                fresh_ids[j] = old_ids[i]
+                self.n_ids += 1
+            self.ids = fresh_ids
+            free(old_ids)
+
+    cdef int add_call(self, Thread *t, uint64_t key, uint64_t cause, uint64_t now) noexcept nogil:
+        cdef Call *calls
+        cdef uint32_t cap
+        if t.n_calls >= MAX_CALLS:
+            self.calls_forgotten += 1
+            return -1
+        if t.n_calls == t.cap_calls:
+            cap = t.cap_calls * 2 if t.cap_calls else 4
+            calls = <Call *>realloc(t.calls, cap * sizeof(Call))
+            if calls == NULL:
+                self.calls_forgotten += 1
+                return -1
+            t.calls = calls
+            t.cap_calls = cap
+        t.calls[t.n_calls].key = key
+        t.calls[t.n_calls].cause = cause
+        t.calls[t.n_calls].sent_ns = now
+        t.calls[t.n_calls].answered = 0
+        t.n_calls += 1
+        return 0
+
+    # ---- ids on the wire ---------------------------------------------------------------------------
+
+    cdef IdSlot *id_slot(self, uint64_t hash, bint make, uint64_t now) noexcept nogil:
+        cdef uint64_t i = hash & self.ids_mask
+        cdef IdSlot *fresh
+        cdef uint64_t mask, j, k
+        if hash == 0:
+            return NULL
+        while self.ids[i].hash:
+            if self.ids[i].hash == hash:
+                return &self.ids[i]
+            i = (i + 1) & self.ids_mask
+        if not make or self.n_ids >= MAX_IDS:
+            return NULL
+        if 2 * (self.n_ids + 1) > self.ids_mask:
+            mask = 2 * self.ids_mask + 1
+            fresh = <IdSlot *>calloc(mask + 1, sizeof(IdSlot))
+            if fresh == NULL:
+                return NULL
+            for k in range(self.ids_mask + 1):
+                if self.ids[k].hash:
+                    j = self.ids[k].hash & mask
+                    while fresh[j].hash:
+                        j = (j + 1) & mask
+                    fresh[j] = self.ids[k]
+            free(self.ids)
+            self.ids = fresh
+            self.ids_mask = mask
+            i = hash & mask
+            while self.ids[i].hash:
+                i = (i + 1) & mask
+        memset(&self.ids[i], 0, sizeof(IdSlot))
+        self.ids[i].hash = hash
+        self.n_ids += 1
+        return &self.ids[i]
+
+    cdef void forget_id(self, uint64_t hash, uint64_t key) noexcept nogil:
+        """The request that brought the id has been answered."""
+        cdef IdSlot *s = self.id_slot(hash, False, 0)
+        if s != NULL and s.key == key and not s.ambiguous:
+            s.key = 0   # the slot itself leaves with expire()
+
+    # ---- the four events ---------------------------------------------------------------------------
+
+    cdef void id_in(self, uint64_t hash, uint64_t key, uint64_t now) noexcept nogil:
+        cdef IdSlot *s = self.id_slot(hash, True, now)
+        if s == NULL:
+            return
+        if s.key and s.key != key and not s.is_call:
+            s.ambiguous = 1
+            self.ambiguous += 1
+        elif not s.ambiguous or now - s.seen_ns > AMBIGUOUS_NS:
+            s.ambiguous = 0
+            s.key = key
+            s.is_call = 0
+        s.seen_ns = now
+
+    cdef uint64_t id_out(self, uint64_t hash, uint64_t key, uint64_t now) noexcept nogil:
+        cdef IdSlot *s = self.id_slot(hash, True, now)
+        if s == NULL or s.ambiguous or s.key == key:
+            return 0
+        if s.key and not s.is_call:
+            return s.key
+        if s.key == 0:
+            s.key = key
+            s.is_call = 1
+            s.seen_ns = now
+        return 0
+
+    cdef void inbound(self, Profile p, uint32_t tgid, uint32_t tid, uint64_t key, uint64_t now) noexcept nogil:
+        cdef Thread *t = self.thread(tid, tgid, now)
+        if t == NULL:
+            return
+        t.open += 1
+        if t.open > 1 and not p.is_nginx:
+            t.is_loop = 1
+        elif t.open == 1:
+            t.n_calls = 0
+        t.current = key
+        t.streaming = 0
+        t.context = key
+        t.last_answer = 0
+
+    cdef uint64_t connecting(self, Profile p, uint32_t tgid, uint32_t tid, uint64_t now) noexcept nogil:
+        cdef Thread *t
+        if not p.is_nginx:
+            return 0
+        t = self.thread(tid, tgid, now)
+        return t.context if t != NULL else 0
+
+    cdef void outbound(self, Profile p, uint32_t tgid, uint32_t tid, uint64_t key, uint64_t by_id, uint8_t method,
+                       uint64_t bound, uint32_t others_open, uint64_t now) noexcept nogil:
+        cdef Thread *t = self.thread(tid, tgid, now)
+        cdef Request *r
+        cdef uint64_t cause = by_id
+        if t != NULL and not by_id:
+            if p.is_nginx:
+                cause = bound if bound else t.context
+                method = LINK_NGINX
+            elif p.is_loop or t.is_loop:
+                self.ambiguous += t.open > 0
+            elif t.open == 1 and t.current:
+                cause = t.current
+                method = LINK_THREAD
+            elif t.open == 0 and t.streaming:
+                cause = t.streaming
+                method = LINK_THREAD
+        if cause:
+            self.requests.set_cause(key, cause, method, CAUSE_KNOWN)
+        elif others_open:
+            r = self.requests.find(key)
+            if r != NULL:
+                r.cause_state = CAUSE_PENDING
+        if t == NULL:
+            return
+        t.context = 0
+        t.last_answer = 0
+        if not by_id and not p.is_nginx and not p.is_loop and not t.is_loop:
+            self.add_call(t, key, cause, now)
+
+    cdef void answer_in(self, Profile p, uint32_t tgid, uint32_t tid, uint64_t key, uint64_t now) noexcept nogil:
+        cdef Thread *t = self.thread(tid, tgid, now)
+        cdef Request *r
+        cdef uint32_t i
+        if t == NULL:
+            return
+        if p.is_nginx:
+            r = self.requests.find(key)
+            t.context = r.cause if r != NULL else 0
+            t.last_answer = key
+            return
+        i = t.n_calls
+        while i > 0:
+            i -= 1
+            if t.calls[i].key == key:
+                t.calls[i].answered = 1
+                break
+
+    cdef void answer_out(self, Profile p, uint32_t tgid, uint32_t tid, uint32_t read_tid, uint64_t key, uint64_t began_ns,
+                         uint64_t id_hash, bint ended, uint64_t now) noexcept nogil:
+        cdef Thread *t
+        cdef Thread *reader
+        cdef Request *r
+        cdef IdSlot *s
+        cdef uint32_t i
+        cdef bint sequential
+        reader = self.thread(read_tid, tgid, now)
+        if reader != NULL:
+            if reader.open:
+                reader.open -= 1
+            if reader.current == key:
+                reader.current = 0
+        if id_hash:
+            s = self.id_slot(id_hash, False, now)
+            if s != NULL and s.is_call and s.key and not s.ambiguous:
+                r = self.requests.find(s.key)
+                if r != NULL and r.cause == 0 and r.cause_state != CAUSE_DOUBTFUL:
+                    self.requests.set_cause(s.key, key, LINK_REQUEST_ID, CAUSE_KNOWN)
+                s.key = 0
+        t = self.thread(tid, tgid, now)
+        if t == NULL:
+            return
+        if p.is_nginx:
+            if t.last_answer:
+                r = self.requests.find(t.last_answer)
+                if r != NULL and r.cause_state != CAUSE_DOUBTFUL:
+                    if r.cause == 0:
+                        self.requests.set_cause(t.last_answer, key, LINK_NGINX, CAUSE_KNOWN)
+                    elif r.cause != key and r.cause_method == LINK_NGINX:
+                        self.disagreements += 1
+                        self.requests.set_cause(t.last_answer, 0, LINK_NONE, CAUSE_DOUBTFUL)
+            t.context = 0
+            t.last_answer = 0
+            return
+        if p.is_loop or t.is_loop:
+            t.n_calls = 0
+            return
+        # The thread that writes the answer made the calls, if it has no other request of its own open.
+        sequential = t.open == 0
+        for i in range(t.n_calls):
+            if not t.calls[i].answered and i + 1 < t.n_calls:
+                sequential = False
+        for i in range(t.n_calls):
+            if t.calls[i].cause == key:
+                continue
+            if t.calls[i].cause:
+                r = self.requests.find(t.calls[i].key)
+                if r != NULL and r.cause_method == LINK_THREAD:
+                    self.disagreements += 1
+                    self.requests.set_cause(t.calls[i].key, 0, LINK_NONE, CAUSE_DOUBTFUL)
+            elif sequential and t.calls[i].sent_ns >= began_ns:
+                self.requests.set_cause(t.calls[i].key, key, LINK_THREAD, CAUSE_KNOWN)
+            elif t.calls[i].sent_ns >= began_ns:
+                self.ambiguous += 1
+        t.n_calls = 0
+        t.streaming = 0 if ended else key
+
+    cdef void gone(self, uint32_t read_tid, uint64_t key, bint answered) noexcept nogil:
+        cdef uint64_t i = mix64(read_tid) & self.mask
+        cdef Thread *t
+        while self.threads[i].tid:
+            t = &self.threads[i]
+            if t.tid == read_tid:
+                if not answered:
+                    if t.open:
+                        t.open -= 1
+                    if t.current == key:
+                        t.current = 0
+                if t.streaming == key:
+                    t.streaming = 0
+                if t.context == key:
+                    t.context = 0
+                return
+            i = (i + 1) & self.mask

@@ -1,0 +1,31 @@
+"""Finished spans that wait until their chain is known: a queue of bytes in order of their due time."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from zerospan.exporter.assemble.span cimport SpanRec
+
+cdef enum:
+    CHUNK = 1 << 20
+
+cdef struct Chunk:
+    Chunk *next
+    uint32_t n               # bytes used
+    uint32_t at              # bytes read
+    uint8_t data[CHUNK]
+
+cdef struct Held:            # stands before each span
+    uint64_t due_ns          # when it is looked at (again)
+    uint64_t last_ns         # when it leaves whatever is known
+
+cdef class Hold:
+    cdef Chunk *head
+    cdef Chunk *tail
+    cdef Chunk *spare
+    cdef readonly uint64_t spans
+    cdef readonly uint64_t nbytes    # of chunks
+    cdef uint64_t limit
+    # Room for a span of `size` bytes at the end of the queue, to be filled in; NULL if there is no room.
+    cdef SpanRec *push(self, uint32_t size, uint64_t due_ns, uint64_t last_ns) noexcept nogil
+    # The oldest span, or NULL.
+    cdef Held *peek(self) noexcept nogil
+    cdef void pop(self) noexcept nogil

@@ -1,0 +1,41 @@
+"""The registry of requests: K -> what is known of the request, whoever saw which end of it.
+
+In memory, of this host. An entry lives as long as something refers to it: an open request or a held span of
+either end, or a request whose cause it is. Bounded in bytes; what finds no room is counted.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+cdef enum CauseState:
+    CAUSE_NONE = 0           # no evidence, and none to come
+    CAUSE_PENDING = 1        # an answer that is still to be written may tell
+    CAUSE_KNOWN = 2
+    CAUSE_DOUBTFUL = 3       # forward and backward evidence disagree: left out for good
+
+cdef struct Request:
+    uint64_t key             # 0: an empty slot
+    uint64_t cause           # K of the request being served when this one was sent; 0: none
+    uint64_t wire_parent     # span id that came with the request
+    uint8_t trace_id[16]     # likewise
+    uint32_t refs
+    uint32_t client_proc     # Processes index of the end that sent it; 0: not seen
+    uint32_t server_proc
+    uint8_t wire             # WireContext
+    uint8_t trace_flags
+    uint8_t cause_method     # LinkMethod
+    uint8_t cause_state      # CauseState
+
+cdef class Requests:
+    cdef Request *slots
+    cdef uint64_t mask
+    cdef readonly uint64_t n
+    cdef uint64_t limit      # entries
+    cdef readonly uint64_t refused   # entries that found no room
+    # The entry with one more reference, made if need be; NULL if there is no room. Pointers last until the next call.
+    cdef Request *ref(self, uint64_t key) noexcept nogil
+    cdef Request *find(self, uint64_t key) noexcept nogil
+    cdef void unref(self, uint64_t key) noexcept nogil
+    # Sets a cause, holding a reference to it; replaces an earlier one. state is CAUSE_KNOWN, or DOUBTFUL with cause 0.
+    cdef void set_cause(self, uint64_t key, uint64_t cause, uint8_t method, uint8_t state) noexcept nogil
+    cdef int grow(self) noexcept nogil
+    cdef void drop(self, uint64_t at) noexcept nogil

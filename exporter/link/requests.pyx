@@ -1,0 +1,112 @@
+# cython: language_level=3, boundscheck=True, wraparound=False
+"""The registry of requests; see requests.pxd. Open addressing, linear probing, deletion by shifting back."""
+
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+
+cdef class Requests:
+    """limit_bytes: memory for the table."""
+
+    def __cinit__(self, uint64_t limit_bytes):
+        self.mask = 1023
+        self.slots = <Request *>calloc(self.mask + 1, sizeof(Request))
+        if self.slots == NULL:
+            raise MemoryError("zerospan: no memory for the registry of requests")
+        self.limit = max(limit_bytes // sizeof(Request) // 2, 512)
+
+    def __dealloc__(self):
+        free(self.slots)
+
+    def nbytes(self):
+        return (self.mask + 1) * sizeof(Request)
+
+    cdef Request *find(self, uint64_t key) noexcept nogil:
+        cdef uint64_t i = key & self.mask
+        if key == 0:
+            return NULL
+        while self.slots[i].key:
+            if self.slots[i].key == key:
+                return &self.slots[i]
+            i = (i + 1) & self.mask
+        return NULL
+
+    cdef Request *ref(self, uint64_t key) noexcept nogil:
+        cdef Request *r = self.find(key)
+        cdef uint64_t i
+        if r != NULL:
+            r.refs += 1
+            return r
+        if key == 0 or self.n >= self.limit or (2 * (self.n + 1) > self.mask and self.grow() < 0):
+            self.refused += 1
+            return NULL
+        i = key & self.mask
+        while self.slots[i].key:
+            i = (i + 1) & self.mask
+        memset(&self.slots[i], 0, sizeof(Request))
+        self.slots[i].key = key
+        self.slots[i].refs = 1
+        self.n += 1
+        return &self.slots[i]
+
+    cdef int grow(self) noexcept nogil:
+        cdef uint64_t mask = 2 * self.mask + 1, i, j
+        cdef Request *slots = <Request *>calloc(mask + 1, sizeof(Request))
+        if slots == NULL:
+            return -1
+        for i in range(self.mask + 1):
+            if self.slots[i].key:
+                j = self.slots[i].key & mask
+                while slots[j].key:
+                    j = (j + 1) & mask
+                slots[j] = self.slots[i]
+        free(self.slots)
+        self.slots = slots
+        self.mask = mask
+        return 0
+
+    cdef void drop(self, uint64_t at) noexcept nogil:
+        """Empties a slot and closes the gap, so that no tombstone is needed."""
+        cdef uint64_t hole = at, i = at, home
+        while True:
+            i = (i + 1) & self.mask
+            if self.slots[i].key == 0:
+                break
+            home = self.slots[i].key & self.mask
+            if ((i - home) & self.mask) >= ((i - hole) & self.mask):
+                self.slots[hole] = self.slots[i]
+                hole = i
+        self.slots[hole].key = 0
+        self.n -= 1
+
+    cdef void unref(self, uint64_t key) noexcept nogil:
+        cdef Request *r
+        cdef uint64_t cause
+        while key:
+            r = self.find(key)
+            if r == NULL:
+                return
+            r.refs -= 1
+            if r.refs:
+                return
+            cause = r.cause
+            self.drop(r - self.slots)
+            key = cause   # the reference that the entry held
+
+    cdef void set_cause(self, uint64_t key, uint64_t cause, uint8_t method, uint8_t state) noexcept nogil:
+        cdef Request *r
+        cdef uint64_t before
+        if cause == key:
+            return
+        if cause and self.ref(cause) == NULL:
+            return
+        r = self.find(key)
+        if r == NULL:
+            self.unref(cause)
+            return
+        before = r.cause
+        r.cause = cause
+        r.cause_method = method
+        r.cause_state = state
+        self.unref(before)

@@ -1,0 +1,19 @@
+from .series import Table
+
+SelfMetric = tuple[str, str, str, list[tuple[dict[str, str], float]]]
+
+class Red:
+    tables: list[Table]
+    observed: int
+    def __init__(
+        self,
+        *,
+        max_series: int = 200_000,
+        max_bytes: int = 33_554_432,
+        ttl_s: float = 300,
+        max_values: int = 100,
+        body_sizes: bool = False,
+        exemplars: bool = True,
+    ) -> None: ...
+    def set_target_info(self, proc: int, labels: bytes) -> None: ...
+    def self_metrics(self) -> list[SelfMetric]: ...

@@ -1,0 +1,7 @@
+from .families import Kind
+
+class Table:
+    kind: Kind
+    n: int
+    dropped: int
+    def replaced_values(self) -> dict[str, int]: ...

@@ -1,0 +1,24 @@
+"""target_info: what stands once for each process instance. See targets.pyx."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from zerospan.exporter.encode.buf cimport Buf
+from zerospan.exporter.proto.cursor cimport Slice
+
+cdef struct Target:
+    uint64_t last_ns         # 0: never seen
+    uint8_t *series          # copy of Proc.series
+    uint32_t series_n
+    uint32_t labels_n
+    uint8_t *labels          # further labels, escaped, without braces
+
+cdef class Targets:
+    cdef Target *targets     # by index of the process
+    cdef uint32_t n
+
+    cdef void touch(self, uint32_t proc, Slice series, uint64_t now_ns) noexcept nogil
+    cdef bint put(self, uint32_t proc, Slice labels) noexcept nogil
+    # Appends series NUL labels NUL for each that was seen since `after_ns`.
+    cdef void dump(self, Buf *out, uint64_t after_ns) noexcept nogil
+
+    cdef bint reserve(self, uint32_t proc) noexcept nogil

@@ -1,0 +1,85 @@
+# cython: language_level=3, boundscheck=True, wraparound=False
+"""target_info: the labels that stand once for each process instance, so that a further tag costs no series.
+
+Kept by the index of the process (assemble/processes.pxd); an index that is used again is noticed because its job
+and instance differ. Shown as long as its process makes spans (the TTL of series). Used by red.pyx with its mutex held.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcmp, memcpy, memset
+
+from zerospan.exporter.encode.buf cimport Buf, buf_byte, buf_put
+from zerospan.exporter.proto.cursor cimport Slice
+
+cdef enum:
+    PROCS_MAX = 1 << 20      # a guard against an index that is none
+
+
+cdef bint replace(uint8_t **p, uint32_t *n, Slice s) noexcept nogil:
+    cdef uint8_t *copy = <uint8_t *>malloc(s.n + 1)
+    if copy == NULL:
+        return False
+    memcpy(copy, s.p, s.n)
+    free(p[0])
+    p[0] = copy
+    n[0] = s.n
+    return True
+
+
+cdef class Targets:
+    """All process instances that were seen."""
+
+    def __dealloc__(self):
+        cdef uint32_t i
+        for i in range(self.n):
+            free(self.targets[i].series)
+            free(self.targets[i].labels)
+        free(self.targets)
+
+    cdef bint reserve(self, uint32_t proc) noexcept nogil:
+        cdef uint32_t n = self.n if self.n else 64
+        cdef Target *grown
+        if proc < self.n:
+            return True
+        if proc >= PROCS_MAX:
+            return False
+        while n <= proc:
+            n *= 2
+        grown = <Target *>realloc(self.targets, n * sizeof(Target))
+        if grown == NULL:
+            return False
+        memset(grown + self.n, 0, (n - self.n) * sizeof(Target))
+        self.targets = grown
+        self.n = n
+        return True
+
+    cdef void touch(self, uint32_t proc, Slice series, uint64_t now_ns) noexcept nogil:
+        cdef Target *t
+        if not self.reserve(proc):
+            return
+        t = &self.targets[proc]
+        if t.series_n != series.n or series.n == 0 or memcmp(t.series, series.p, series.n) != 0:
+            if series.n == 0 or not replace(&t.series, &t.series_n, series):
+                return
+            if t.last_ns:
+                t.labels_n = 0   # they were those of another process that had this index
+        t.last_ns = now_ns if now_ns else 1
+
+    cdef bint put(self, uint32_t proc, Slice labels) noexcept nogil:
+        if not self.reserve(proc) or not replace(&self.targets[proc].labels, &self.targets[proc].labels_n, labels):
+            return False
+        self.targets[proc].last_ns = 0
+        return True
+
+    cdef void dump(self, Buf *out, uint64_t after_ns) noexcept nogil:
+        cdef uint32_t i
+        cdef Target *t
+        for i in range(self.n):
+            t = &self.targets[i]
+            if t.last_ns == 0 or t.last_ns < after_ns:
+                continue
+            buf_put(out, t.series, t.series_n)
+            buf_byte(out, 0)
+            buf_put(out, t.labels, t.labels_n)
+            buf_byte(out, 0)

@@ -1,0 +1,1 @@
+"""Sans-IO parsers of application protocols: bytes in, messages out. No socket, clock or configuration here."""

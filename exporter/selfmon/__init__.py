@@ -1,0 +1,1 @@
+"""The agent's view of itself: one table of counters, the ledger, health."""

@@ -1,0 +1,43 @@
+"""One table of the pipeline's counters. Names and meanings are in counters.pyx; C code counts by index."""
+
+from libc.stdint cimport uint64_t
+
+cdef enum:
+    # records, as they come from the source
+    N_RECORDS
+    N_UNANNOUNCED
+    N_BAD_RECORD
+    # connections
+    N_FLOWS
+    N_FLOWS_REFUSED
+    N_FLOWS_EVICTED
+    N_OWN_FLOWS
+    N_UNKNOWN_PROTOCOL
+    N_UPGRADED
+    # messages
+    N_REQUESTS
+    N_RESPONSES
+    N_INTERIM
+    N_ONEWAY
+    N_ORPHANS
+    N_PARSE_ERRORS
+    N_UNCAPTURED
+    N_GAPS
+    # spans: the ledger
+    N_SEEN
+    N_RELEASED
+    N_DROP_OPEN_FULL
+    N_DROP_OWN
+    N_DROP_SELFTEST
+    N_DROP_UNFINISHED
+    N_DROP_ENCODE
+    # not losses, but worth knowing
+    N_HOLD_EARLY
+    N_HOLD_WAITED
+    N_TIMEOUTS
+    N_RESETS
+    N_CLOSED_EARLY
+    N_NOT_SEEN
+    N_LINKED
+    N_UNLINKED
+    N_MAX

@@ -1,0 +1,1 @@
+"""WASM and Lua protocol plugins and BCC probes. Their room; a later issue furnishes it."""
