@@ -76,7 +76,7 @@ def _plain(field: inspect.Field) -> str:
 
 
 def write_docs(name: str) -> None:
-    """Puts the table between its two marks in a Markdown file. Raises OSError, ValueError if a mark is missing."""
+    """Puts the table between its marks in a Markdown file. Raises OSError; ValueError without the marks."""
     file = Path(name)
     text = file.read_text()
     begin = text.index(BEGIN) + len(BEGIN)

@@ -7,6 +7,7 @@ a tool still reads only the old one: peer.service (Tempo's service graph, dashbo
 
 import re
 import struct
+import sys
 
 from libc.string cimport memcpy, memset
 
@@ -136,6 +137,8 @@ cdef bytes any_value(object value):
 
 cdef int fill() except -1:
     cdef bytes wire, json
+    if sys.byteorder != "little":
+        raise ImportError("zerospan encodes for little-endian machines only (x86-64, arm64): see encode/wire.pxd")
     if set(NAMES) != set(range(ATTR_MAX)) or sorted(c[0] for c in CONSTANTS) != list(range(CONST_MAX)):
         raise ValueError("attributes.pyx: the tables do not cover the enums of attributes.pxd")
     memset(KEY_TABLE, 0, sizeof(KEY_TABLE))

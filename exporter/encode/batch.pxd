@@ -32,7 +32,7 @@ cdef struct Seat:            # where a process's spans go in the batch of this g
     uint32_t generation
     uint32_t group
 
-cdef class Batch:
+cdef class BatchEncoder:
     cdef BatchKind kind
     cdef Group *groups       # the first n_groups are of this batch; the others only keep their memory for the next one
     cdef uint32_t n_groups
@@ -48,7 +48,9 @@ cdef class Batch:
     # Encodes one request. `proc_index` and `me` say whose it is (0 and NULL: unknown_service); `peer` may be NULL. The
     # process's resource is copied at its first request of the batch, so nothing of `me` is kept.
     # -1: no memory, the request is not in the batch and must be counted as lost.
-    cdef int add(self, const SpanRec *r, const SpanContext *c, uint32_t proc_index, const Proc *me, const Proc *peer) noexcept nogil
+    cdef int add(
+        self, const SpanRec *r, const SpanContext *c, uint32_t proc_index, const Proc *me, const Proc *peer
+    ) noexcept nogil
 
     cdef int _entry(self, Group *g, uint64_t ns) noexcept nogil
     cdef Group *_group(self, uint32_t proc_index, const Proc *me) noexcept nogil

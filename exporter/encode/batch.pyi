@@ -1,7 +1,7 @@
 from typing import Literal
 
-class Batch:
-    """Requests gathered for one export; filled from Cython (Batch.add)."""
+class BatchEncoder:
+    """Requests gathered for one export; filled from Cython (BatchEncoder.add)."""
 
     @property
     def size(self) -> int:
@@ -15,7 +15,8 @@ class Batch:
     def take(self) -> tuple[bytes, int] | None:
         """The whole request body and how many requests are in it, and an empty batch; None if there is none.
 
-        "traces": ExportTraceServiceRequest, "logs": ExportLogsServiceRequest, "loki": JSON body of /loki/api/v1/push.
+        "traces": ExportTraceServiceRequest; "logs": ExportLogsServiceRequest; "loki": the JSON body of
+        /loki/api/v1/push.
         MemoryError: the body could not be allocated; the batch is unchanged.
         """
     def clear(self) -> int:

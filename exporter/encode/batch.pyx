@@ -85,7 +85,7 @@ cdef inline size_t field_size(size_t n) noexcept nogil:
     return 1 + varint_size(n) + n
 
 
-cdef class Batch:
+cdef class BatchEncoder:
     def __cinit__(self, str kind):
         if kind not in KINDS:
             raise ValueError(f"no kind of batch named {kind!r}; there are {', '.join(KINDS)}")
@@ -105,7 +105,9 @@ cdef class Batch:
         free(self.groups)
         free(self.seats)
 
-    cdef int add(self, const SpanRec *r, const SpanContext *c, uint32_t proc_index, const Proc *me, const Proc *peer) noexcept nogil:
+    cdef int add(
+        self, const SpanRec *r, const SpanContext *c, uint32_t proc_index, const Proc *me, const Proc *peer
+    ) noexcept nogil:
         cdef Group *g = self._group(proc_index, me)
         cdef size_t before
         if g == NULL:

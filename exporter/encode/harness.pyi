@@ -1,6 +1,6 @@
 from collections.abc import Mapping, Sequence
 
-from zerospan.exporter.encode.batch import Batch
+from zerospan.exporter.encode.batch import BatchEncoder
 
 STRINGS: tuple[str, ...]
 
@@ -9,15 +9,18 @@ def encode(
 ) -> dict[str, bytes]:
     """The request bodies of these spans: {"traces": protobuf, "logs": protobuf, "loki": JSON}.
 
-    A span is a dict with the fields of SpanRec and SpanContext by name (missing ones: 0, or -1 where that means "not known");
-    texts by the names in STRINGS, as str or bytes; "local_addr"/"remote_addr" as text; "trace_id" as 16 bytes. "proc" and
-    "peer_proc" count from 1 into `processes`, dicts with "name" (str), "resource" (encoded Resource) and "labels" (JSON members).
+    A span is a dict with the fields of SpanRec and SpanContext by name (missing ones: 0, or -1 where that
+    means "not known"); texts by the names in STRINGS, as str or bytes; "local_addr" and "remote_addr" as
+    text; "trace_id" as 16 bytes. "proc" and "peer_proc" count from 1 into `processes`: dicts with "name"
+    (str), "resource" (encoded Resource) and "labels" (JSON members). ValueError: a field that is not there.
     """
 
-def fill(batch: Batch, spans: Sequence[Mapping[str, object]], processes: Sequence[Mapping[str, object]] = ()) -> int:
+def fill(
+    batch: BatchEncoder, spans: Sequence[Mapping[str, object]], processes: Sequence[Mapping[str, object]] = ()
+) -> int:
     """Adds spans to a batch that lives on; returns how many were taken."""
 
-def flood(batch: Batch, span: Mapping[str, object], n: int) -> int:
+def flood(batch: BatchEncoder, span: Mapping[str, object], n: int) -> int:
     """Adds the same span n times; returns how many were taken (fewer than n: no memory)."""
 
 def name(span: Mapping[str, object]) -> dict[str, str]:
@@ -36,4 +39,4 @@ def milliseconds(ns: int) -> str:
     """put_ms."""
 
 def bench(n: int, span: Mapping[str, object], what: str = "traces") -> float:
-    """Nanoseconds that it takes to encode one span ("traces"), log record ("logs") or Loki value ("loki"), over n of them."""
+    """Mean nanoseconds to encode a span ("traces"), log record ("logs") or Loki value ("loki"), over n."""

@@ -1,5 +1,8 @@
 # cython: language_level=3, boundscheck=True, wraparound=False
-"""The encoders' door for Python: spans as dicts in, request bodies out. For tests, fuzzing and `make bench`; not on the hot path."""
+"""The encoders' door for Python: spans as dicts in, request bodies out.
+
+For tests, fuzzing and `make bench`; not on the hot path.
+"""
 
 import socket
 from time import perf_counter_ns
@@ -10,7 +13,7 @@ from libc.string cimport memcpy, memset
 
 from zerospan.exporter.assemble.processes cimport Proc
 from zerospan.exporter.assemble.span cimport STR_MAX, SpanContext, SpanRec
-from zerospan.exporter.encode.batch cimport Batch
+from zerospan.exporter.encode.batch cimport BatchEncoder
 from zerospan.exporter.encode.buf cimport Buf, buf_free
 from zerospan.exporter.encode.digits cimport ADDRESS_MAX, DURATION_MAX, put_address, put_ms
 from zerospan.exporter.encode.logs cimport otlp_log
@@ -137,10 +140,10 @@ cdef class Table:
 
 def encode(spans, processes=()):
     """The request bodies of these spans: {"traces": protobuf, "logs": protobuf, "loki": JSON}."""
-    cdef Batch batch
+    cdef BatchEncoder batch
     out = {}
     for kind in ("traces", "logs", "loki"):
-        batch = Batch(kind)
+        batch = BatchEncoder(kind)
         if fill(batch, spans, processes) != len(spans):
             raise MemoryError
         size = batch.size
@@ -151,7 +154,7 @@ def encode(spans, processes=()):
     return out
 
 
-def fill(Batch batch not None, spans, processes=()):
+def fill(BatchEncoder batch not None, spans, processes=()):
     """Adds spans to a batch that lives on; returns how many were taken."""
     cdef Table table = Table([dict(p) for p in processes])
     cdef Record record
@@ -164,7 +167,7 @@ def fill(Batch batch not None, spans, processes=()):
     return taken
 
 
-def flood(Batch batch not None, span, uint32_t n):
+def flood(BatchEncoder batch not None, span, uint32_t n):
     """Adds the same span n times; returns how many were taken."""
     cdef Record record = Record(dict(span))
     cdef uint32_t taken = 0
@@ -235,7 +238,7 @@ def bench(uint32_t n, span, str what="traces"):
     begin = perf_counter_ns()
     with nogil:
         for i in range(n):
-            if out.n > 1 << 20:                  # a batch as large as those that are sent: what it costs is not the first cache
+            if out.n > 1 << 20:                  # as large as the batches that are sent: more than the first caches hold
                 out.n = 0
             c.span_id = i
             if which == 0:

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=True, wraparound=False
-"""A request as an OpenTelemetry log record. Called by Batch; request_line also serves Loki and the console.
+"""A request as an OpenTelemetry log record. Called by BatchEncoder; request_line also serves Loki and the console.
 
 Field tags are those of opentelemetry/proto/logs/v1/logs.proto.
 """

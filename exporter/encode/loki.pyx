@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=True, wraparound=False
-"""A request as one value of a Loki stream. Called by Batch, which groups the values by stream and sorts them.
+"""A request as one value of a Loki stream. Called by BatchEncoder, which groups the values by stream and sorts them.
 
 Metadata: trace_id, span_id, level (Loki's discover_log_levels reads it), duration_ns, span_kind, and the span's attributes
 under their Loki names; all values are strings, as the push API wants them.

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=True, wraparound=False
-"""A request as an OTLP span. Called by Batch for each span; the attributes come from fields.pyx, the names from name.pyx.
+"""A request as an OTLP span. Called by BatchEncoder for each span; the attributes come from fields.pyx, the names from name.pyx.
 
 Assumes that texts are masked already. Field tags are those of opentelemetry/proto/trace/v1/trace.proto.
 """

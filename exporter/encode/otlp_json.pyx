@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=True, wraparound=False
 """Encoded OTLP requests as lines of OTLP JSON. Called by the file sinks; works on what any SDK sends, not only on ours.
 
-One generic walk driven by the small tables at the end of the file. It reads a message twice: the first pass notes where each
+One generic walk driven by the tables of otlp_schema.pyx. It reads a message twice: the first pass notes where each
 field begins and ends and refuses what is malformed, the second writes the fields in the table's order. So fields may come in any
 order and interleaved, and the last of a singular field wins. Time is linear (a message has at most three repeated fields,
 each looked for between its first and its last place), nesting is limited, output is at most 14 bytes for one of input.
@@ -10,6 +10,7 @@ Differences to a whole protobuf parser, none of which an SDK produces: a singula
 last one counts), and groups are refused.
 """
 
+from libc.math cimport copysign
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -18,6 +19,10 @@ from cpython.mem cimport PyMem_Free
 
 from zerospan.exporter.encode.buf cimport Buf, buf_byte, buf_free, buf_put, buf_reserve
 from zerospan.exporter.encode.digits cimport DIGITS_MAX, put_hex, put_i64, put_u64
+from zerospan.exporter.encode.otlp_schema cimport (
+    ALWAYS, BOOL, BYTES, DOUBLE, FIELDS_MAX, FIXED32, FIXED64, ID, INT32, INT64, LOGS, MESSAGE, NAME_MAX, ONE_OF, PLAIN, REPEATED,
+    STRING, TRACES, UINT32, Field, Message, Schema, otlp_schemas,
+)
 from zerospan.exporter.encode.text cimport json_chars
 from zerospan.exporter.proto.cursor cimport slice_of
 
@@ -27,62 +32,7 @@ cdef extern from "Python.h":
         Py_DTSF_ADD_DOT_0
 
 cdef enum:
-    FIELDS_MAX = 17          # fields of the largest message, Span
     NESTING_MAX = 100        # protobuf's own default limit of recursion
-    NAME_MAX = 40
-
-cdef enum Kind:
-    STRING = 1
-    ID                       # trace and span ids: hex
-    BYTES                    # base64
-    FIXED64                  # a decimal string
-    FIXED32
-    INT64                    # a decimal string
-    UINT32
-    INT32                    # and enums
-    BOOL
-    DOUBLE
-    MESSAGE
-
-cdef enum Rule:
-    PLAIN = 0                # written if it is not the default
-    ALWAYS = 1               # written even if it is not there: what pdata holds by value
-    REPEATED = 2
-    ONE_OF = 3               # written if it is the last one of the oneof that came, default or not
-
-cdef enum Message:
-    TRACES = 0
-    RESOURCE_SPANS
-    SCOPE_SPANS
-    SPAN
-    EVENT
-    LINK
-    STATUS
-    LOGS
-    RESOURCE_LOGS
-    SCOPE_LOGS
-    LOG_RECORD
-    RESOURCE
-    ENTITY_REF
-    SCOPE
-    KEY_VALUE
-    ANY_VALUE
-    ARRAY
-    KEY_VALUE_LIST
-    MESSAGE_MAX
-
-cdef struct Field:
-    uint8_t kind
-    uint8_t rule
-    uint8_t message          # of MESSAGE: which
-    uint8_t wire_type
-    uint8_t name_n
-    uint8_t name[NAME_MAX]   # "name":
-
-cdef struct Schema:
-    uint8_t n
-    uint8_t slot[32]         # index of a field by its number, plus one; 0 unknown
-    Field fields[FIELDS_MAX]
 
 cdef struct Walk:
     const uint8_t *begin
@@ -99,7 +49,6 @@ cdef struct Reader:          # a field at a time of one message
     const uint8_t *data      # of a length-delimited one
     size_t n
 
-cdef Schema SCHEMAS[MESSAGE_MAX]
 cdef const char *BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
@@ -211,6 +160,11 @@ cdef void put_double(Buf *out, double v) noexcept nogil:
         buf_put(out, b'"NaN"', 5)
     elif v - v != 0:
         buf_put(out, b'"Infinity"' if v > 0 else b'"-Infinity"', 10 if v > 0 else 11)
+    elif -1e9 < v <= -1e-6:
+        buf_byte(out, 45)
+        put_double(out, -v)
+    elif v == 0:
+        buf_put(out, b"0" if copysign(1, v) > 0 else b"-0", 1 if copysign(1, v) > 0 else 2)
     elif 1e-6 <= v < 1e9:
         # with at most 15 digits in all, a decimal that reads back as v is the only one: no search for the shortest is needed
         scaled = <int64_t>(v * 1e6 + 0.5)
@@ -319,7 +273,7 @@ cdef int put_array(Walk *k, uint32_t number, const Field *f, Reader *r, uint32_t
 
 
 cdef int put_message(Walk *k, int which, const uint8_t *p, size_t n, uint32_t depth) noexcept nogil:
-    cdef const Schema *s = &SCHEMAS[which]
+    cdef const Schema *s = &otlp_schemas[which]
     cdef const Field *f
     cdef const uint8_t *first[FIELDS_MAX]        # NULL: the field is not there
     cdef const uint8_t *last[FIELDS_MAX]
@@ -414,122 +368,3 @@ def traces_json(bytes request not None):
 def logs_json(bytes request not None):
     """An encoded ExportLogsServiceRequest as one line of OTLP JSON, without the line break."""
     return convert(LOGS, request)
-
-
-# (number, JSON name, kind, rule, message), in the order in which the Collector writes them.
-cdef dict TABLES = {
-    TRACES: [(1, "resourceSpans", MESSAGE, REPEATED, RESOURCE_SPANS)],
-    RESOURCE_SPANS: [
-        (1, "resource", MESSAGE, ALWAYS, RESOURCE),
-        (2, "scopeSpans", MESSAGE, REPEATED, SCOPE_SPANS),
-        (3, "schemaUrl", STRING),
-    ],
-    SCOPE_SPANS: [(1, "scope", MESSAGE, ALWAYS, SCOPE), (2, "spans", MESSAGE, REPEATED, SPAN), (3, "schemaUrl", STRING)],
-    SPAN: [
-        (1, "traceId", ID),
-        (2, "spanId", ID),
-        (3, "traceState", STRING),
-        (4, "parentSpanId", ID),
-        (16, "flags", FIXED32),
-        (5, "name", STRING),
-        (6, "kind", INT32),
-        (7, "startTimeUnixNano", FIXED64),
-        (8, "endTimeUnixNano", FIXED64),
-        (9, "attributes", MESSAGE, REPEATED, KEY_VALUE),
-        (10, "droppedAttributesCount", UINT32),
-        (11, "events", MESSAGE, REPEATED, EVENT),
-        (12, "droppedEventsCount", UINT32),
-        (13, "links", MESSAGE, REPEATED, LINK),
-        (14, "droppedLinksCount", UINT32),
-        (15, "status", MESSAGE, ALWAYS, STATUS),
-    ],
-    EVENT: [
-        (1, "timeUnixNano", FIXED64),
-        (2, "name", STRING),
-        (3, "attributes", MESSAGE, REPEATED, KEY_VALUE),
-        (4, "droppedAttributesCount", UINT32),
-    ],
-    LINK: [
-        (1, "traceId", ID),
-        (2, "spanId", ID),
-        (3, "traceState", STRING),
-        (4, "attributes", MESSAGE, REPEATED, KEY_VALUE),
-        (5, "droppedAttributesCount", UINT32),
-        (6, "flags", FIXED32),
-    ],
-    STATUS: [(2, "message", STRING), (3, "code", INT32)],
-    LOGS: [(1, "resourceLogs", MESSAGE, REPEATED, RESOURCE_LOGS)],
-    RESOURCE_LOGS: [
-        (1, "resource", MESSAGE, ALWAYS, RESOURCE),
-        (2, "scopeLogs", MESSAGE, REPEATED, SCOPE_LOGS),
-        (3, "schemaUrl", STRING),
-    ],
-    SCOPE_LOGS: [(1, "scope", MESSAGE, ALWAYS, SCOPE), (2, "logRecords", MESSAGE, REPEATED, LOG_RECORD), (3, "schemaUrl", STRING)],
-    LOG_RECORD: [
-        (1, "timeUnixNano", FIXED64),
-        (11, "observedTimeUnixNano", FIXED64),
-        (2, "severityNumber", INT32),
-        (3, "severityText", STRING),
-        (5, "body", MESSAGE, ALWAYS, ANY_VALUE),
-        (6, "attributes", MESSAGE, REPEATED, KEY_VALUE),
-        (7, "droppedAttributesCount", UINT32),
-        (8, "flags", FIXED32),
-        (9, "traceId", ID),
-        (10, "spanId", ID),
-        (12, "eventName", STRING),
-    ],
-    RESOURCE: [
-        (1, "attributes", MESSAGE, REPEATED, KEY_VALUE),
-        (2, "droppedAttributesCount", UINT32),
-        (3, "entityRefs", MESSAGE, REPEATED, ENTITY_REF),
-    ],
-    ENTITY_REF: [
-        (1, "schemaUrl", STRING),
-        (2, "type", STRING),
-        (3, "idKeys", STRING, REPEATED),
-        (4, "descriptionKeys", STRING, REPEATED),
-    ],
-    SCOPE: [
-        (1, "name", STRING),
-        (2, "version", STRING),
-        (3, "attributes", MESSAGE, REPEATED, KEY_VALUE),
-        (4, "droppedAttributesCount", UINT32),
-    ],
-    KEY_VALUE: [(1, "key", STRING), (2, "value", MESSAGE, ALWAYS, ANY_VALUE), (3, "keyStrindex", INT32)],
-    ANY_VALUE: [
-        (1, "stringValue", STRING, ONE_OF),
-        (2, "boolValue", BOOL, ONE_OF),
-        (3, "intValue", INT64, ONE_OF),
-        (4, "doubleValue", DOUBLE, ONE_OF),
-        (5, "arrayValue", MESSAGE, ONE_OF, ARRAY),
-        (6, "kvlistValue", MESSAGE, ONE_OF, KEY_VALUE_LIST),
-        (7, "bytesValue", BYTES, ONE_OF),
-        (8, "stringValueStrindex", INT32, ONE_OF),
-    ],
-    ARRAY: [(1, "values", MESSAGE, REPEATED, ANY_VALUE)],
-    KEY_VALUE_LIST: [(1, "values", MESSAGE, REPEATED, KEY_VALUE)],
-}
-
-cdef dict WIRE_TYPES = {FIXED64: 1, DOUBLE: 1, FIXED32: 5, STRING: 2, ID: 2, BYTES: 2, MESSAGE: 2}
-
-
-cdef int fill() except -1:
-    cdef Field *f
-    cdef bytes json
-    memset(SCHEMAS, 0, sizeof(SCHEMAS))
-    for which, rows in TABLES.items():
-        SCHEMAS[<int>which].n = len(rows)
-        for i, (number, name, kind, *rest) in enumerate(rows):
-            json = f'"{name}":'.encode()
-            f = &SCHEMAS[<int>which].fields[<int>i]
-            f.kind = kind
-            f.rule = rest[0] if rest else PLAIN
-            f.message = rest[1] if len(rest) > 1 else 0
-            f.wire_type = WIRE_TYPES.get(kind, 0)
-            f.name_n = len(json)
-            memcpy(f.name, <const char *>json, len(json))
-            SCHEMAS[<int>which].slot[<int>number] = i + 1
-    return 0
-
-
-fill()

@@ -35,7 +35,7 @@ cdef inline void wire_varint(Buf *b, uint8_t tag, uint64_t v) noexcept nogil:
 cdef inline void wire_fixed64(Buf *b, uint8_t tag, uint64_t v) noexcept nogil:
     if buf_reserve(b, 9):
         b.p[b.n] = tag
-        memcpy(b.p + b.n + 1, &v, 8)         # both the wire and every machine that has BTF-built hooks are little-endian
+        memcpy(b.p + b.n + 1, &v, 8)         # the wire is little-endian, and so must be the machine: see attributes.pyx
         b.n += 9
 
 cdef inline void wire_bytes(Buf *b, uint8_t tag, const void *p, size_t n) noexcept nogil:

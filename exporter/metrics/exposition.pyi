@@ -1,7 +1,7 @@
 from collections.abc import Callable, Iterable, Mapping
 
-from .red import Red
-from .routes import Routes
+from zerospan.exporter.metrics.red import Red
+from zerospan.exporter.metrics.routes import Routes
 
 Sample = tuple[Mapping[str, object], float]
 Metric = tuple[str, str, str, Iterable[Sample]]

@@ -1,9 +1,10 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, cdivision=True
 """All metrics as text 0.0.4 or OpenMetrics 1.0 (with exemplars), a family at a time.
 
-The labels of a series are text already, so that a line is two copies and a number; times are kept in ns and written as exact
-decimals of seconds. Works without the GIL and holds Red's mutex for 64 series at a time, so that neither the drain nor
-another thread waits for a scrape. What is scraped is therefore not one instant for all families; each series is consistent in itself.
+The labels of a series are text already, so that a line is two copies and a number; times are kept in ns and written
+as exact decimals of seconds. Works without the GIL and holds Red's mutex for 64 series at a time, so that neither the
+drain nor another thread waits for a scrape. What is scraped is therefore not one instant for all families; each series
+is consistent in itself.
 Called by sinks/prometheus.py for each scrape.
 """
 
@@ -47,7 +48,8 @@ def label_text(labels):
         if not LABEL.match(name):
             raise ValueError(f"label name {name!r} is not a Prometheus label name; use letters, digits and underscores")
     return ",".join(
-        '%s="%s"' % (name, str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")) for name, value in labels.items()
+        '%s="%s"' % (name, str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n"))
+        for name, value in labels.items()
     )
 
 

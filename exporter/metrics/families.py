@@ -1,12 +1,13 @@
 """The table of metric families: names, labels and buckets, each in one place, so that a rename is one line.
 
-Names are OpenTelemetry's semantic conventions 1.44 in their Prometheus form, and those of Tempo's metrics generator for
-what Grafana's Service Graph tab reads. A `Kind` is what one key stands for: a set of label values with all counters and
-histograms that share it. The order of KINDS and of each label tuple is the order in which red.pyx and graph.pyx fill keys.
+Names are OpenTelemetry's semantic conventions 1.44 in their Prometheus form, and those of Tempo's metrics
+generator for what Grafana's Service Graph tab reads. A `Kind` is what one key stands for: a set of label
+values with all counters and histograms that share it. The order of KINDS and of each label tuple is the
+order in which red.pyx and graph.pyx fill keys.
 
-Two families are ours because OpenTelemetry has no name for the server's side of a database or of a name server:
-`zerospan_db_server_operation_duration_seconds` and `zerospan_dns_server_lookup_duration_seconds`. Adding these
-requests to the client's families would count each request twice where both ends run on this host.
+Two families are ours because OpenTelemetry has no name for the server's side of a database or of a name
+server: `zerospan_db_server_operation_duration_seconds` and `zerospan_dns_server_lookup_duration_seconds`.
+Adding these requests to the client's families would count each request twice where both ends run here.
 """
 
 from dataclasses import dataclass
@@ -15,12 +16,15 @@ OVERFLOW_VALUE = "AGGREGATED"
 """Stands for label values beyond the limit for a service (the word that Beyla uses for span names)."""
 
 OVERFLOW_LABEL = 'otel_metric_overflow="true"'
-"""The only label (besides constant ones) of the series that takes what found no room for a series of its own."""
+"""The only label (besides constant ones) of the series that takes what found no room for its own."""
 
 SOURCE = 'source="zerospan"'
 """Tells our trace-derived series from those that a Tempo generator makes of the same spans."""
 
-HTTP_SECONDS = ("0.005", "0.01", "0.025", "0.05", "0.075", "0.1", "0.25", "0.5", "0.75", "1.0", "2.5", "5.0", "7.5", "10.0")
+HTTP_SECONDS = (
+    "0.005", "0.01", "0.025", "0.05", "0.075", "0.1", "0.25",
+    "0.5", "0.75", "1.0", "2.5", "5.0", "7.5", "10.0",
+)  # fmt: skip
 DB_SECONDS = ("0.001", "0.005", "0.01", "0.05", "0.1", "0.5", "1.0", "5.0", "10.0")
 SPAN_SECONDS = (
     "0.002", "0.004", "0.008", "0.016", "0.032", "0.064", "0.128",
@@ -32,7 +36,7 @@ BODY_BYTES = ("0.0", "32.0", "64.0", "128.0", "256.0", "512.0", "1024.0", "2048.
 
 @dataclass(frozen=True)
 class Label:
-    """A label; `capped`: remote parties choose its values, so that their number is limited for each service."""
+    """A label; `capped`: remote parties choose its values, so their number is limited for each service."""
 
     name: str
     capped: bool = False
@@ -59,7 +63,10 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Kind:
-    """What one key stands for. `process`: the key begins with job and instance; `constant`: labels that never change."""
+    """What one key stands for.
+
+    process: the key begins with job and instance; constant: labels that never change, as text.
+    """
 
     name: str
     labels: tuple[Label, ...]
@@ -104,7 +111,11 @@ DB_LABELS = (
 DB_CLIENT = Kind(
     "db_client",
     (*DB_LABELS, Label("server_address", capped=True), Label("server_port", capped=True)),
-    (Histogram("db_client_operation_duration_seconds", "Duration of database client operations.", DB_SECONDS),),
+    (
+        Histogram(
+            "db_client_operation_duration_seconds", "Duration of database client operations.", DB_SECONDS
+        ),
+    ),
 )
 DB_SERVER = Kind(
     "db_server",
@@ -143,18 +154,22 @@ SPANS = Kind(
 )
 EDGES = Kind(
     "service_graph",
-    (Label("client", capped=True), Label("server", capped=True), Label("connection_type")),
+    (Label("client"), Label("server", capped=True), Label("connection_type")),
     (
         Histogram(
-            "traces_service_graph_request_server_seconds", "Duration of requests as seen by the server.", GRAPH_SECONDS
+            "traces_service_graph_request_server_seconds",
+            "Duration of requests as seen by the server.",
+            GRAPH_SECONDS,
         ),
         Histogram(
-            "traces_service_graph_request_client_seconds", "Duration of requests as seen by the client.", GRAPH_SECONDS
+            "traces_service_graph_request_client_seconds",
+            "Duration of requests as seen by the client.",
+            GRAPH_SECONDS,
         ),
     ),
     (
-        Counter("traces_service_graph_request_total", "Number of requests between two nodes."),
-        Counter("traces_service_graph_request_failed_total", "Number of failed requests between two nodes."),
+        Counter("traces_service_graph_request_total", "Requests between two nodes."),
+        Counter("traces_service_graph_request_failed_total", "Failed requests between two nodes."),
     ),
     process=False,
     constant=SOURCE,
@@ -165,7 +180,10 @@ def body_sizes(side: str) -> tuple[Histogram, ...]:
     """The two optional histograms of HTTP body sizes. side: "server" or "client"."""
     return tuple(
         Histogram(
-            f"http_{side}_{message}_body_size_bytes", f"Size of HTTP {side} {message} bodies.", BODY_BYTES, unit="bytes"
+            f"http_{side}_{message}_body_size_bytes",
+            f"Size of HTTP {side} {message} bodies.",
+            BODY_BYTES,
+            unit="bytes",
         )
         for message in ("request", "response")
     )

@@ -4,13 +4,13 @@
   who is seen           counted (_total)   failed      server_seconds   client_seconds   client, server, connection_type
   both ends             SERVER span        CLIENT      SERVER span      CLIENT span      name, name, "" | database
   only the server       SERVER span        SERVER      SERVER span      -                user, name, virtual_node
-  only the client       CLIENT span        CLIENT      database only    CLIENT span      name, virtual node, virtual_node | database
+  only the client       CLIENT span        CLIENT      of databases     CLIENT span      name, node, virtual_node | database
 
 Both spans of a request come at different times and name the same edge, so they meet in one series. A request failed if the
 client says so: its span is an error where the server's is (5xx) and also where only the caller is at fault (4xx), as in
 Tempo's generator. Where only the client of a database is seen, its time stands for the server's, as there.
 
-A virtual node is named by its process if that is known, else by the HTTP Host, else by address:port; the number of
+An end that is not seen is named by its process if that is known, else by the HTTP Host, else by address:port; the number of
 virtual nodes of one client is limited (`server` is a capped label). Called by red.pyx with its mutex held.
 """
 

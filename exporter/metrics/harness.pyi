@@ -1,8 +1,8 @@
 from collections.abc import Iterable
 
-from .exposition import Exposition, Metric
-from .red import Red
-from .routes import Routes
+from zerospan.exporter.metrics.exposition import Exposition, Metric
+from zerospan.exporter.metrics.red import Red
+from zerospan.exporter.metrics.routes import Routes
 
 def labels(**values: str) -> bytes: ...
 

@@ -82,7 +82,8 @@ cdef class Feeder:
     def observe(self, uint32_t proc, str kind="server", str proto="http", *, uint32_t peer=0, bint peer_seen=False,
                 str status="unset", str reason="", int code=-1, int version=0, uint64_t duration_ns=1_000_000,
                 request_size=-1, response_size=-1, str local="127.0.0.1:8080", str remote="127.0.0.1:40000",
-                bytes trace_id=b"\x01" * 16, uint64_t span_id=2, uint64_t wall_ns=1_700_000_000_000_000_000, int times=1, **strings):
+                bytes trace_id=b"\x01" * 16, uint64_t span_id=2, uint64_t wall_ns=1_700_000_000_000_000_000,
+                int times=1, **strings):
         """One span (or the same `times`). Strings as bytes: operation, target, domain, collection, status_text, route...
 
         local, remote: "address:port" or "[address]:port".
@@ -143,7 +144,11 @@ cdef class Feeder:
     def route(self, str service, bytes path, *, bint known=False):
         """The template of a path of a service (by name); known: route_if_known."""
         cdef uint32_t number = self.services.setdefault(service, len(self.services))
-        cdef Slice s = self.routes.route_if_known(number, slice_bytes(path)) if known else self.routes.route(number, slice_bytes(path))
+        cdef Slice s
+        if known:
+            s = self.routes.route_if_known(number, slice_bytes(path))
+        else:
+            s = self.routes.route(number, slice_bytes(path))
         return (<const char *>s.p)[:s.n] if s.n else b""
 
     def render(self, bint openmetrics=False, extra=()):
@@ -162,8 +167,8 @@ cdef class Feeder:
         processes = [self.process(f"service-{i}", f"node-17.example.internal:{4000 + i}") for i in range(20)]
         for i in range(wanted):
             route = f"/api/v1/resource-{chr(97 + i // 20 % 25)}/{{id}}/part-{i // 500}".encode()
-            self.observe(processes[i % 20], "server", "http", code=200 if i % 5 else 404, version=11, operation=b"GET", route=route,
-                         duration_ns=(i % 14 + 1) * 3_000_000)
+            self.observe(processes[i % 20], "server", "http", code=200 if i % 5 else 404, version=11, operation=b"GET",
+                         route=route, duration_ns=(i % 14 + 1) * 3_000_000)
         made = (self.red.tables[0].n - before) * lines
         if made < n_series:
             raise ValueError(f"only {made} of {n_series} series fit; give Feeder a larger max_series and max_bytes")

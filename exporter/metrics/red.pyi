@@ -1,4 +1,4 @@
-from .series import Table
+from zerospan.exporter.metrics.series import Table
 
 SelfMetric = tuple[str, str, str, list[tuple[dict[str, str], float]]]
 

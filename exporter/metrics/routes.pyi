@@ -1,6 +1,6 @@
 from collections.abc import Mapping
 
-from .red import SelfMetric
+from zerospan.exporter.metrics.red import SelfMetric
 
 class Routes:
     limit: int

@@ -7,9 +7,9 @@ Three limits, so that no client can make series without end:
      names. Half as many are allowed once half of the templates are used, a quarter after three quarters;
   3. a service has at most `limit` templates in its life; further paths become "/{other}" and are counted.
 
-Slashes at the end and double ones are dropped, as is what follows ';', '?' or '#'; more than 16 segments end in "{rest}". Templates
-are ASCII. One tree for all services, in an arena: a template stays where it is until this object dies. Memory is bounded by
-`max_bytes`, work is linear in the path. One thread calls route(); counters may be read by another.
+Slashes at the end and double ones are dropped, as is what follows ';', '?' or '#'; more than 16 segments end in "{rest}".
+Templates are ASCII. One tree for all services, in an arena: a template stays where it is until this object dies. Memory is
+bounded by `max_bytes`, work is linear in the path. One thread calls route(); counters may be read by another.
 Called by assemble for each HTTP request; the result becomes http.route or url.template.
 """
 

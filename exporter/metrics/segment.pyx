@@ -1,10 +1,11 @@
 # cython: language_level=3, boundscheck=True, wraparound=False
 """Tells values in a path (ids, dates, tokens...) from the words of an application, by their bytes alone.
 
-A value is: a number, date or version of digits and separators; hexadecimal of 8 or more, UUIDs; 3 or more digits, or a part of 2 or more digits after a
-separator (order-12), or digits and letters in turns (a1b2); more than 40 bytes; letters of both cases in turns (base64); any byte
-that is no letter, digit or one of - _ . ~ : + $ (so e-mail addresses, %-escapes, lists). An API version (v1, v2.1) is a word. A file
-name keeps its extension. What is wrongly taken for a word is bounded by the limits of routes.pyx. Linear in the segment.
+A value is: digits and separators only (numbers, dates); 8 or more hexadecimal digits, with hyphens too (UUIDs); text with
+3 or more digits, or with 2 or more after a separator (order-12), or with digits and letters in turns (a1b2); more than 40
+bytes; letters of both cases in turns (base64); any byte that is no letter, digit or one of - _ . ~ : + $ (so e-mail
+addresses, %-escapes, lists). An API version (v1, v2.1) is a word. A file name keeps its extension. What is wrongly taken
+for a word is bounded by the limits of routes.pyx. Linear in the segment.
 """
 
 from libc.stdint cimport uint8_t, uint32_t
@@ -97,7 +98,11 @@ cdef Slice segment_template(Slice s, uint8_t *out, bint *is_word) noexcept nogil
     cdef uint32_t i
     cdef int kind
     is_word[0] = True
-    if s.n <= SEGMENT_MAX + EXTENSION_MAX + 1:
+    for i in range(s.n if s.n <= SEGMENT_MAX else 0):
+        if class_of(s.p[i]) == 0:
+            is_word[0] = False   # "joe@example.org" is no file
+            return slice_of(<const uint8_t *>b"{id}", 4)
+    if s.n <= SEGMENT_MAX:
         # The last dot, if letters and digits follow and something is before it
         for i in range(1, EXTENSION_MAX + 2):
             if i >= s.n:

@@ -1,4 +1,4 @@
-from .families import Kind
+from zerospan.exporter.metrics.families import Kind
 
 class Table:
     kind: Kind

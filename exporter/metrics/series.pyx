@@ -1,12 +1,12 @@
 # cython: language_level=3, boundscheck=True, wraparound=False
 """The table of all series of one Kind: found by their label values, made on first use, forgotten after a while.
 
-The hot road is get() -> find(): hash of the raw label values, then a comparison of all bytes. Only when that finds nothing are the
-values made clean (UTF-8) and limited, and only when a series is made are its labels written as text. So a value that is not clean or
-beyond its limit takes the slow road each time, into the series that stands for it.
+The hot road is get() -> find(): hash of the raw label values, then a comparison of all bytes. Only when that finds
+nothing are the values made clean (UTF-8) and limited, and only when a series is made are its labels written as text. So a
+value that is not clean or beyond its limit takes the slow road each time, into the series that stands for it.
 
-A series is one block of memory: counters, buckets, key and labels, as many as its kind has. Beyond Budget.max_series or .max_bytes
-observations go to one overflow series for each kind, with OpenTelemetry's label otel_metric_overflow="true", and are counted:
+A series is one block of memory: counters, buckets, key and labels, as many as its kind has. Beyond Budget.max_series or
+.max_bytes observations go to one overflow series for each kind, with OpenTelemetry's label otel_metric_overflow="true", and are counted:
 totals stay right. Used by red.pyx and graph.pyx; read by exposition.pyx.
 """
 

@@ -114,6 +114,17 @@ cdef int drain(const ParseArgs *a, PgState *s, const Frame *f, Parsed *out) noex
     return answer_lost(a, s, f, out)
 
 
+cdef bint is_sqlstate(Slice s) noexcept nogil:
+    """Five digits or upper-case letters: it becomes a label."""
+    cdef uint32_t i
+    if s.n != 5:
+        return False
+    for i in range(5):
+        if not (48 <= s.p[i] <= 57 or 65 <= s.p[i] <= 90):
+            return False
+    return True
+
+
 cdef int error_frame(const ParseArgs *a, PgState *s, Frame *f, Parsed *out) noexcept nogil:
     """ErrorResponse: the answer to the first owed request. Section "Error and Notice Message Fields"."""
     cdef Cursor c = f.body
@@ -130,7 +141,7 @@ cdef int error_frame(const ParseArgs *a, PgState *s, Frame *f, Parsed *out) noex
             break
         if not frame_text(&c, &value) and field != c'M':
             break
-        if field == c'C':
+        if field == c'C' and is_sqlstate(value):
             out.status_text = value
         elif field == c'M':
             out.message = value
@@ -281,7 +292,7 @@ cdef bint negotiated(const ParseArgs *a, PgState *s, Parsed *out) noexcept nogil
     """The byte that answers SSLRequest or GSSENCRequest; False if a frame stands there (ErrorResponse)."""
     cdef uint8_t wanted = s.negotiating
     s.negotiating = 0
-    if a.data[0] != wanted and a.data[0] != 78:
+    if a.data[0] != wanted and a.data[0] != c'N':
         return False
     out.type = MT_UPGRADE if a.data[0] == wanted else MT_IGNORE
     out.consumed = 1

@@ -15,7 +15,7 @@ from zerospan.exporter.proto.sql cimport SQL_POSTGRES, sql_operation
 
 cdef enum:
     FRAME_MAX = 0x40000000       # the server's own limit (MaxAllocSize)
-    SNIFF_MAX = 0x04000000       # ASCII read as a length is at least 0x20000000
+    SNIFF_MAX = 0x04000000
 
 
 cdef bint length_fits(int type, int64_t length, bint from_client) noexcept nogil:
@@ -23,44 +23,44 @@ cdef bint length_fits(int type, int64_t length, bint from_client) noexcept nogil
     if length < 4 or length > FRAME_MAX:
         return False
     if from_client:
-        if type == c'H' or type == c'S' or type == c'X' or type == c'c':                    # H S X c
+        if type == c'H' or type == c'S' or type == c'X' or type == c'c':
             return length == 4
-        if type == c'Q' or type == c'f':                                               # Q f
+        if type == c'Q' or type == c'f':
             return length >= 5
-        if type == c'P':                                                              # P
+        if type == c'P':
             return length >= 8
-        if type == c'B':                                                              # B
+        if type == c'B':
             return length >= 12
-        if type == c'D' or type == c'C':                                                # D C
+        if type == c'D' or type == c'C':
             return length >= 6
-        if type == c'E':                                                              # E
+        if type == c'E':
             return length >= 9
-        if type == c'F':                                                              # F
+        if type == c'F':
             return length >= 14
-        return type == c'd' or type == c'p'                                           # d p
+        return type == c'd' or type == c'p'
     if type == c'1' or type == c'2' or type == c'3' or type == c'n' or type == c'I' or type == c's' or type == c'c':
-        return length == 4                                                          # 1 2 3 n I s c
-    if type == c'Z':                                                                  # Z
+        return length == 4
+    if type == c'Z':
         return length == 5
-    if type == c'R':                                                                  # R
+    if type == c'R':
         return 8 <= length < 65536
-    if type == c'K':                                                                  # K
+    if type == c'K':
         return 12 <= length <= 264
-    if type == c'T' or type == c'D' or type == c't':                                     # T D t
+    if type == c'T' or type == c'D' or type == c't':
         return length >= 6
-    if type == c'C' or type == c'E' or type == c'N':                                      # C E N
+    if type == c'C' or type == c'E' or type == c'N':
         return length >= 5
-    if type == c'S':                                                                  # S
+    if type == c'S':
         return length >= 6
-    if type == c'A':                                                                  # A
+    if type == c'A':
         return length >= 10
-    if type == c'G' or type == c'H' or type == c'W':                                      # G H W
+    if type == c'G' or type == c'H' or type == c'W':
         return length >= 7
-    if type == c'V':                                                                  # V
+    if type == c'V':
         return length >= 8
-    if type == c'v':                                                                 # v
+    if type == c'v':
         return length >= 12
-    return type == c'd'                                                              # d
+    return type == c'd'
 
 
 cdef bint type_fits(int type, bint from_client) noexcept nogil:
@@ -226,7 +226,7 @@ cdef bint client_fits(Frame *f) noexcept nogil:
             not f.whole or (formats_fit(&c, True) and c.left == 0))
     if t == c'D' or t == c'C':
         a = cur_u8(&c)
-        return (a == 83 or a == 80) and text_fits(&c, f.whole, False) != 0 and (c.left == 0 or not f.whole)
+        return (a == c'S' or a == c'P') and text_fits(&c, f.whole, False) != 0 and (c.left == 0 or not f.whole)
     if t == c'E':
         return text_fits(&c, f.whole, False) != 0 and (c.left == 4 or not f.whole)
     return t == c'S' or t == c'H' or t == c'X' or t == c'c'
@@ -238,7 +238,7 @@ cdef bint server_fits(Frame *f) noexcept nogil:
     cdef int a
     if t == c'Z':
         a = cur_peek(&c, 0)
-        return a == 73 or a == 84 or a == 69
+        return a == c'I' or a == c'T' or a == c'E'
     if t == c'R':
         return cur_be32(&c) <= 12 and c.ok
     if t == c'T':
@@ -253,7 +253,7 @@ cdef bint server_fits(Frame *f) noexcept nogil:
         a = cur_peek(&c, 0)
         return 65 <= a <= 90 and text_fits(&c, f.whole, False) != 0 and c.left == 0
     if t == c'E' or t == c'N':
-        return cur_peek(&c, 0) == 83 and printable_field(&c)
+        return cur_peek(&c, 0) == c'S' and printable_field(&c)
     if t == c'S':
         return text_fits(&c, f.whole, False) != 0 and text_fits(&c, f.whole, False) != 0 and c.left == 0
     if t == c't':

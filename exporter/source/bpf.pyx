@@ -168,11 +168,15 @@ cdef class Object:
     def __dealloc__(self):
         self.close()
 
-    def close(self):
-        """Detaches and unloads everything. May be called twice."""
+    def detach(self):
+        """Takes all programs off their hooks; maps can still be read. May be called twice."""
         for fd_link in self.links:
             bpf_link__destroy(<bpf_link *><size_t>fd_link)
         self.links = []
+
+    def close(self):
+        """Detaches and unloads everything. May be called twice."""
+        self.detach()
         if self.obj != NULL:
             bpf_object__close(self.obj)
             self.obj = NULL

@@ -154,8 +154,12 @@ class Capture:
         values = self.object.read_percpu("zs_counts", len(events.COUNTERS))
         return {name: value for (name, _), value in zip(events.COUNTERS, values, strict=True)}
 
+    def detach(self) -> None:
+        """Takes the programs off their hooks; what they wrote can still be drained and counted."""
+        self.object.detach()
+
     def close(self) -> None:
-        """Detaches everything; the ring can still be drained until then."""
+        """Unloads everything."""
         self.object.close()
 
 

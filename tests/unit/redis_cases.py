@@ -113,7 +113,7 @@ COMMANDS = [
     Case(
         "database of select",
         [ask(b"SELECT", b"3"), OK, ask(b"GET", b"k")],
-        [request(b"SELECT", domain=b"3"), ok(), request(b"GET", domain=b"3")],
+        [request(b"SELECT", domain=b""), ok(), request(b"GET", domain=b"3")],
     ),
     Case(
         "client reply",

@@ -18,7 +18,7 @@ from encode_cases import CASES, SERVER_SPAN, Span, random_span
 
 from zerospan import __version__
 from zerospan.exporter.encode import harness
-from zerospan.exporter.encode.batch import Batch
+from zerospan.exporter.encode.batch import BatchEncoder
 
 KINDS = ["traces", "logs", "loki"]
 
@@ -45,20 +45,29 @@ def contents(kind: str, body: bytes) -> dict[str, list[int]]:
         groups = ExportLogsServiceRequest.FromString(body).resource_logs
         items = [g.scope_logs[0].log_records for g in groups]
         scopes = [g.scope_logs for g in groups]
-    assert all(len(s) == 1 and (s[0].scope.name, s[0].scope.version) == ("zerospan", __version__) for s in scopes)
+    assert all(
+        len(s) == 1 and (s[0].scope.name, s[0].scope.version) == ("zerospan", __version__) for s in scopes
+    )
     names = [g.resource.attributes[0].value.string_value for g in groups]
     assert len(set(names)) == len(names)
-    return {n: [int.from_bytes(x.span_id, "big") for x in group] for n, group in zip(names, items, strict=True)}
+    return {
+        n: [int.from_bytes(x.span_id, "big") for x in group] for n, group in zip(names, items, strict=True)
+    }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_is_reused_and_holds_each_span_once_with_its_service(kind: str) -> None:
     r = random.Random(10)
-    batch = Batch(kind)  # type: ignore[arg-type]
+    batch = BatchEncoder(kind)  # type: ignore[arg-type]
     assert batch.take() is None
     for _ in range(25):
-        table = r.sample(PROCESSES, r.randrange(1, 40))  # an index may stand for another process in the next batch
-        spans = [random_span(r) | {"proc": r.randrange(len(table) + 1), "span_id": i} for i in range(r.randrange(1, 200))]
+        table = r.sample(
+            PROCESSES, r.randrange(1, 40)
+        )  # an index may stand for another process in the next batch
+        spans = [
+            random_span(r) | {"proc": r.randrange(len(table) + 1), "span_id": i}
+            for i in range(r.randrange(1, 200))
+        ]
         spans.sort(key=lambda s: s["end_ns"])
         assert harness.fill(batch, spans, table) == len(spans) == batch.count
         size = batch.size
@@ -79,7 +88,7 @@ def test_a_batch_is_reused_and_holds_each_span_once_with_its_service(kind: str) 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_full_says_when_and_clear_says_how_many(kind: str) -> None:
-    batch = Batch(kind)  # type: ignore[arg-type]
+    batch = BatchEncoder(kind)  # type: ignore[arg-type]
     assert not batch.full(0)
     limit = 100_000
     while not batch.full(limit):
@@ -92,7 +101,7 @@ def test_full_says_when_and_clear_says_how_many(kind: str) -> None:
 
 def test_a_kind_that_is_not_there() -> None:
     with pytest.raises(ValueError, match="there are traces, logs, loki"):
-        Batch("metrics")  # type: ignore[arg-type]
+        BatchEncoder("metrics")  # type: ignore[arg-type]
 
 
 def test_an_unknown_process_is_unknown_service() -> None:
@@ -105,9 +114,9 @@ def test_an_unknown_process_is_unknown_service() -> None:
 STARVED = """
 import json, resource, sys
 from zerospan.exporter.encode import harness
-from zerospan.exporter.encode.batch import Batch
+from zerospan.exporter.encode.batch import BatchEncoder
 kind, span = sys.argv[1], eval(sys.argv[2])
-batch = Batch(kind)
+batch = BatchEncoder(kind)
 now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (now + (48 << 20), resource.RLIM_INFINITY))
 taken = harness.flood(batch, span, 200000)
@@ -120,7 +129,9 @@ sys.stdout.buffer.write(json.dumps([taken, count, said]).encode() + b"\\n" + bod
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_memory_spans_are_refused_and_counted_and_the_batch_stays_whole(kind: str) -> None:
-    run = subprocess.run([sys.executable, "-c", STARVED, kind, repr(SERVER_SPAN)], capture_output=True, check=True, timeout=120)
+    run = subprocess.run(
+        [sys.executable, "-c", STARVED, kind, repr(SERVER_SPAN)], capture_output=True, check=True, timeout=120
+    )
     head, body = run.stdout.split(b"\n", 1)
     taken, count, said = json.loads(head)
     assert 0 < taken < 200_000, "the limit was not reached: the test tests nothing"
@@ -133,9 +144,9 @@ def test_memory_of_a_burst_is_given_back() -> None:
     script = """
 import resource
 from zerospan.exporter.encode import harness
-from zerospan.exporter.encode.batch import Batch
+from zerospan.exporter.encode.batch import BatchEncoder
 def rss(): return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
-batch = Batch("traces")
+batch = BatchEncoder("traces")
 before = rss()
 harness.flood(batch, {"operation": "GET", "target": "/x" * 900}, 40000)
 high = rss() - before

@@ -18,13 +18,25 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_s
 
 sys.path.insert(0, str(Path(__file__).parent))
 from encode_cases import (
-    CASES, CLIENT, CLIENT_SPAN, DNS_SPAN, REDIS_SPAN, SERVER_SPAN, SQL_SPAN, TIMEOUT_SPAN, Span, attributes, random_span,
-)  # fmt: skip
+    CASES,
+    CLIENT,
+    CLIENT_SPAN,
+    DNS_SPAN,
+    REDIS_SPAN,
+    SERVER_SPAN,
+    SQL_SPAN,
+    TIMEOUT_SPAN,
+    Span,
+    attributes,
+    random_span,
+)
 
 from zerospan import __version__
 from zerospan.exporter.encode import harness
 
-RESOURCE = ResourceMessage(attributes=[KeyValue(key="service.name", value=AnyValue(string_value="shop"))]).SerializeToString()
+RESOURCE = ResourceMessage(
+    attributes=[KeyValue(key="service.name", value=AnyValue(string_value="shop"))]
+).SerializeToString()
 PROCESSES = [{"name": "shop", "resource": RESOURCE, "labels": '"service_name":"shop"'}]
 
 
@@ -43,7 +55,11 @@ LINES = [
     (SERVER_SPAN | {"query": "", "code": 404}, "GET /orders/77 404 12.3ms", 13),
     (CLIENT_SPAN | {"query": ""}, "GET /orders/77 404 12.3ms", 13),
     (TIMEOUT_SPAN, "GET /orders/77?full=? - 5000.0ms timeout", 17),
-    (SERVER_SPAN | {"status": 2, "reason": 3, "query": ""}, "GET /orders/77 200 12.3ms connection_closed", 17),
+    (
+        SERVER_SPAN | {"status": 2, "reason": 3, "query": ""},
+        "GET /orders/77 200 12.3ms connection_closed",
+        17,
+    ),
     (SERVER_SPAN | {"code": 404, "status": 2, "reason": 2, "query": ""}, "GET /orders/77 404 12.3ms", 17),
     (SERVER_SPAN | {"code": -1, "reason": 5, "query": ""}, "GET /orders/77 - 12.3ms", 9),
     (SQL_SPAN, "SELECT orders 1.2ms 42P01", 17),
@@ -51,7 +67,11 @@ LINES = [
     (SQL_SPAN | {"status": 0, "status_text": "", "reason": 5}, "SELECT orders 1.2ms -", 9),
     (REDIS_SPAN, "HGETALL 0 1.2ms ok", 9),
     (DNS_SPAN, "DNS AAAA pricing.shop.local 0.345ms NXDOMAIN", 13),
-    (DNS_SPAN | {"status": 0, "code": 0, "status_text": ""}, "DNS AAAA pricing.shop.local 0.345ms NOERROR", 9),
+    (
+        DNS_SPAN | {"status": 0, "code": 0, "status_text": ""},
+        "DNS AAAA pricing.shop.local 0.345ms NOERROR",
+        9,
+    ),
     (SERVER_SPAN | {"end_ns": 0, "query": ""}, "GET /orders/77 200 0.000ms", 9),
 ]
 
@@ -76,7 +96,10 @@ def duration(span: Span) -> int:
 
 def sdk_record(span: Span, body: str, severity: int) -> ReadableLogRecord:
     context = SpanContext(
-        int.from_bytes(span["trace_id"], "big"), span["span_id"], is_remote=False, trace_flags=TraceFlags(span.get("trace_flags", 0))
+        int.from_bytes(span["trace_id"], "big"),
+        span["span_id"],
+        is_remote=False,
+        trace_flags=TraceFlags(span.get("trace_flags", 0)),
     )
     end = span["end_ns"] + span.get("wall_offset", 0)
     kind = "SPAN_KIND_CLIENT" if span["kind"] == CLIENT else "SPAN_KIND_SERVER"

@@ -8,7 +8,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 from encode_cases import CASES, SERVER_SPAN, Span, attributes, random_span
-
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from zerospan.exporter.encode import harness
@@ -60,10 +59,12 @@ def test_an_entry_carries_what_the_span_carries() -> None:
             assert line == record.body.string_value
             assert metadata["level"] == record.severity_text.lower()
         own = {
-            "trace_id": span["trace_id"].hex(), "span_id": f"{span['span_id']:016x}", "level": metadata["level"],
+            "trace_id": span["trace_id"].hex(),
+            "span_id": f"{span['span_id']:016x}",
+            "level": metadata["level"],
             "duration_ns": str(max(0, span["end_ns"] - span["start_ns"])),
             "span_kind": "SPAN_KIND_CLIENT" if span["kind"] == 3 else "SPAN_KIND_SERVER",
-        }  # fmt: skip
+        }
         assert metadata == own | {loki_name(k): text(v) for k, v in attributes(span).items()}
 
 

@@ -64,9 +64,16 @@ def test_addresses_are_the_canonical_ones() -> None:
 
 @pytest.mark.parametrize(
     ("ns", "text"),
-    [(0, "0.000ms"), (123_456, "0.123ms"), (999_999, "0.999ms"), (1_000_000, "1.0ms"), (12_345_678, "12.3ms"),
-     (5_000_000_000, "5000.0ms"), (2**64 - 1, "18446744073709.5ms")],
-)  # fmt: skip
+    [
+        (0, "0.000ms"),
+        (123_456, "0.123ms"),
+        (999_999, "0.999ms"),
+        (1_000_000, "1.0ms"),
+        (12_345_678, "12.3ms"),
+        (5_000_000_000, "5000.0ms"),
+        (2**64 - 1, "18446744073709.5ms"),
+    ],
+)
 def test_durations(ns: int, text: str) -> None:
     assert harness.milliseconds(ns) == text
 

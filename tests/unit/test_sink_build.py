@@ -1,6 +1,7 @@
 """The sinks of a configuration: all or none, and errors that name the key."""
 
 import builtins
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -98,12 +99,13 @@ def test_without_grpcio_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatc
 
 
 def test_grpcio_is_not_imported_for_http() -> None:
-    import subprocess
-
-    code = (
-        "import sys; from zerospan.exporter.config import load; from zerospan.exporter.sinks.build import build;"
-        "build(load(None, {'OTEL_EXPORTER_OTLP_ENDPOINT': 'http://127.0.0.1:4318'})); assert 'grpc' not in sys.modules"
-    )
+    code = """
+import sys
+from zerospan.exporter.config import load
+from zerospan.exporter.sinks.build import build
+assert len(build(load(None, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}))) == 2
+assert "grpc" not in sys.modules
+"""
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from sink_receivers import balanced, batch, until
@@ -45,6 +46,22 @@ def test_a_line_a_batch_appended(tmp_path: Path) -> None:
         assert sink.stats.sent_items == 6 and sink.stats.sent_wire_bytes == 3 * len('{"n": "a0"}\n')
     assert numbers(path) == ["a0", "a1", "a2", "b0", "b1", "b2"]
     assert path.stat().st_mode & 0o007 == 0
+
+
+def test_protobuf_becomes_otlp_json(tmp_path: Path) -> None:
+    request = ExportTraceServiceRequest()
+    request.resource_spans.add().scope_spans.add().spans.add(
+        name="GET /", trace_id=b"t" * 16, span_id=b"s" * 8
+    )
+    sink = FileSink("file/traces", "traces", str(tmp_path / "t"), retry=FAST)
+    sink.start()
+    sink.put(batch(request.SerializeToString()))
+    sink.put(batch(b"\xff\xff", count=5))
+    sink.stop(5)
+    (line,) = (tmp_path / "t").read_text().splitlines()
+    (span,) = json.loads(line)["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    assert span["name"] == "GET /" and span["traceId"] == (b"t" * 16).hex()
+    assert sink.stats.sent_items == 1 and sink.stats.dropped == {"rejected": 5}
 
 
 def test_each_batch_is_in_the_file_at_once(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ LINES = json.dumps(
     {"streams": [{"stream": {"service_name": "a"}, "values": [["1", "GET /", {"trace_id": "ab"}]]}]}
 )
 BEHIND = (
-    "entry with timestamp 2026-11-23 04:00:00 +0000 UTC ignored, reason: 'entry too far behind, entry timestamp is: "
-    "2026-11-23T04:00:00Z, oldest acceptable timestamp is: 2026-11-23T05:00:00Z',\n"
+    "entry with timestamp 2026-11-23 04:00:00 +0000 UTC ignored, reason: 'entry too far behind, entry "
+    "timestamp is: 2026-11-23T04:00:00Z, oldest acceptable timestamp is: 2026-11-23T05:00:00Z',\n"
     "user 'fake', total ignored: 3 out of 10 for stream: {service_name=\"a\"}"
 )
 

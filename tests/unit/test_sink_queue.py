@@ -209,6 +209,28 @@ def test_stop_ends_a_wait_at_once(after_s: float | None) -> None:
     assert sink.stats.dropped == {"shutdown": 11} and balanced(sink.stats)
 
 
+def test_at_the_end_nobody_there_is_asked_once() -> None:
+    began = time.monotonic()
+    go = threading.Event()
+
+    def away(batch: Batch) -> Outcome:
+        go.wait(10)
+        return Retry("away", unreachable=True)
+
+    sink = Scripted(away)
+    sink.start()
+    sink.put(batch(count=5))
+    sink.put(batch(count=6))
+    until(lambda: sink.attempts == 1)
+    stopper = threading.Thread(target=sink.stop, args=(30,))
+    stopper.start()
+    until(sink._stopping.is_set)
+    go.set()
+    stopper.join()
+    assert sink.attempts == 1 and time.monotonic() - began < 10
+    assert sink.stats.dropped == {"shutdown": 11}
+
+
 def test_stop_waits_for_a_busy_receiver_within_the_deadline() -> None:
     outcomes: list[Outcome] = [Retry("busy", after_s=0.05), Retry("busy"), Sent(1), Sent(1)]
     sink = Scripted(lambda _: outcomes.pop(0))

@@ -1,0 +1,47 @@
+from collections.abc import Collection
+from typing import Literal
+
+from zerospan.exporter.metrics.red import Red
+from zerospan.exporter.metrics.routes import Routes
+from zerospan.exporter.process import ProcessInfo
+
+Signal = Literal["traces", "logs", "loki"]
+
+class Processes:
+    def forget(self, tgids: Collection[int]) -> None: ...
+    def known(self) -> list[tuple[int, ProcessInfo]]: ...
+    def tgids(self) -> list[int]: ...
+    def service_names(self) -> dict[int, str]: ...
+
+class Engine:
+    processes: Processes
+    routes: Routes
+    red: Red
+    def __init__(
+        self,
+        source: object,
+        describe: object,
+        *,
+        signals: Collection[str] = ("traces",),
+        self_tgid: int = 0,
+        mask: bool = True,
+        timeout_s: float = 60.0,
+        max_connections: int = 131072,
+        max_open_bytes: int = ...,
+        route_limit: int = 200,
+        hold_s: float = 2.0,
+        max_hold_s: float = 30.0,
+        hold_bytes: int = ...,
+        registry_bytes: int = ...,
+        red: Red | None = None,
+        batch_bytes: int = ...,
+        flush_s: float = 1.0,
+    ) -> None: ...
+    def tick(self, now: int, wall_offset: int) -> list[tuple[Signal, bytes, int]]: ...
+    def settle(self, now: int) -> None: ...
+    def expire(self, now: int, idle_ns: int) -> None: ...
+    def finish(self, now: int, wall_offset: int) -> list[tuple[Signal, bytes, int]]: ...
+    def counts(self) -> dict[str, int]: ...
+    def ledger(self) -> dict[str, object]: ...
+    def memory(self) -> dict[str, int]: ...
+    def links(self) -> dict[str, int]: ...

@@ -1,0 +1,236 @@
+"""The whole topology, from source to sinks, in one function; and the thread that drives it.
+
+    capture (kernel) -> ring -> Engine: flows -> hold -> metrics, encoders -> batches -> sinks
+                                                            |
+                                        /metrics  <---------+--------> control socket (status)
+
+All stages are built before any starts; they stop in reverse order, with a deadline.
+"""
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from zerospan import __version__
+from zerospan.exporter.config import Config
+from zerospan.exporter.engine import Engine
+from zerospan.exporter.metrics.exposition import Exposition
+from zerospan.exporter.metrics.red import Red
+from zerospan.exporter.process import Describer
+from zerospan.exporter.selfmon.control import ControlServer
+from zerospan.exporter.selfmon.counters import DROPS
+from zerospan.exporter.selfmon.ledger import Ledger, ledger
+from zerospan.exporter.selfmon.metrics import self_metrics
+from zerospan.exporter.sinks.base import Batch, Signal, Sink
+from zerospan.exporter.sinks.build import build as build_sinks
+from zerospan.exporter.sinks.build import stop_all
+from zerospan.exporter.sinks.prometheus import MetricsServer
+from zerospan.exporter.source.capture import Capture, Filters
+
+log = logging.getLogger(__name__)
+
+IDLE_NS = 60_000_000_000  # a thread or an id on the wire that was silent for so long is forgotten
+HOUSEKEEPING_S = 10.0
+STOP_S = 10.0
+
+
+def wall_offset() -> int:
+    """CLOCK_REALTIME - CLOCK_MONOTONIC in ns: the wall clock may be set while we run."""
+    return time.time_ns() - time.monotonic_ns()
+
+
+@dataclass
+class Pipeline:
+    """All stages of a running agent. Made by build(); start(), then stop()."""
+
+    config: Config
+    engine: Engine
+    sinks: list[Sink]
+    describer: Describer
+    capture: Capture | None = None
+    metrics: MetricsServer | None = None
+    control: ControlServer | None = None
+    started_ns: int = 0
+    _thread: threading.Thread | None = None
+    _stopping: threading.Event = field(default_factory=threading.Event)
+    _described: int = 0
+    _kernel: dict[str, int] = field(default_factory=dict)
+    failure: BaseException | None = None
+
+    def start(self) -> None:
+        """Starts the sinks, the servers and the drain thread."""
+        self.started_ns = time.time_ns()
+        for sink in self.sinks:
+            sink.start()
+        for server in (self.metrics, self.control):
+            if server is not None:
+                server.start()
+        self._thread = threading.Thread(target=self._run, name="drain")
+        self._thread.start()
+
+    def stop(self, deadline_s: float = STOP_S) -> Ledger:
+        """Takes the hooks off, drains what they wrote, lets every span go, flushes the sinks. Returns the ledger."""
+        if self.capture is not None:
+            self.capture.detach()
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+        now = time.monotonic_ns()
+        self.put(self.engine.finish(now, wall_offset()))
+        for server in (self.control, self.metrics):
+            if server is not None:
+                server.stop()
+        stop_all(self.sinks, deadline_s)
+        result = self.ledger()
+        if self.capture is not None:
+            self._kernel = self.capture.counters()
+            result = self.ledger()
+            self.capture.close()
+            self.capture = None
+        return result
+
+    def put(self, batches: Sequence[tuple[Signal, bytes, int]]) -> None:
+        """Hands encoded batches to the sinks that take their signal."""
+        for signal, payload, count in batches:
+            batch = Batch(payload, count, signal, time.time_ns())
+            for sink in self.sinks:
+                if sink.signal == signal:
+                    sink.put(batch)
+
+    def _run(self) -> None:
+        try:
+            self._drain()
+        except BaseException as e:
+            self.failure = e
+            log.exception("the drain thread ended: a bug; the agent stops")
+
+    def _drain(self) -> None:
+        pause = self.config.capture.drain_ms / 1000
+        sweep_ns = self.config.capture.sweep_ms * 1_000_000
+        swept = cleaned = time.monotonic_ns()
+        while not self._stopping.wait(pause):
+            now = time.monotonic_ns()
+            self.put(self.engine.tick(now, wall_offset()))
+            if now - swept >= sweep_ns:
+                swept = now
+                if self.capture is not None:
+                    with contextlib.suppress(OSError):  # detached meanwhile: the end is near
+                        self.capture.sweep()
+                self.engine.settle(now)
+                self._tell_targets()
+            if now - cleaned >= HOUSEKEEPING_S * 1e9:
+                cleaned = now
+                self.engine.expire(now, IDLE_NS)
+                known = self.engine.processes.tgids()
+                self.engine.processes.forget(set(known) - self.describer.alive(known))
+
+    def _tell_targets(self) -> None:
+        """target_info of processes that are new."""
+        for index, info in self.engine.processes.known()[self._described :]:
+            self._described += 1
+            if info is not None and not info.hidden:
+                self.engine.red.set_target_info(index, info.target_info)
+
+    def kernel(self) -> dict[str, int]:
+        """The kernel programs' counters; empty in a replay."""
+        return self.capture.counters() if self.capture is not None else self._kernel
+
+    def ledger(self) -> Ledger:
+        """Of this moment."""
+        stats = [sink.stats for sink in self.sinks]
+        state = self.engine.ledger()
+        return ledger(self.engine.counts(), state["in_flight"], self.kernel(), stats, DROPS)  # type: ignore[arg-type]
+
+    def status(self) -> dict[str, object]:
+        """What `zerospan status` shows."""
+        now = self.ledger()
+        kernel = self.kernel()
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "uptime_s": round((time.time_ns() - self.started_ns) / 1e9, 1),
+            "hooks": self.capture.choice.layout if self.capture is not None else "none",
+            "seen": now.seen,
+            "exported": now.exported,
+            "dropped": now.dropped,
+            "in_flight": now.in_flight,
+            "kernel": kernel,
+            "pipeline": self.engine.counts(),
+            "links": self.engine.links(),
+            "memory_bytes": self.engine.memory(),
+            "routes": self.engine.routes.stats(),
+            "sinks": [_sink_status(sink) for sink in self.sinks],
+        }
+
+
+def _sink_status(sink: Sink) -> dict[str, object]:
+    stats = sink.stats
+    return {name: getattr(stats, name) for name in stats.__struct_fields__}
+
+
+def build(
+    config: Config,
+    *,
+    extra_sinks: Sequence[Sink] = (),
+    hidden: set[int] | None = None,
+    source: object | None = None,
+    control: bool = True,
+) -> Pipeline:
+    """Builds every stage; starts none. source: instead of the kernel (a Replay).
+
+    hidden: processes whose spans are not exported (the self-test's). Raises ConfigError, CaptureError, OSError.
+    """
+    sinks = [*build_sinks(config), *extra_sinks]
+    describer = Describer(config, hidden=hidden if hidden is not None else set())
+    capture: Capture | None = None
+    metrics: MetricsServer | None = None
+    with contextlib.ExitStack() as undo:
+        undo.callback(stop_all, sinks, 0)
+        red = Red(
+            max_series=config.metrics.series_limit,
+            ttl_s=config.metrics.series_ttl_s,
+            exemplars=config.metrics.exemplars,
+        )
+        if source is None:
+            capture = Capture(
+                config.capture.hooks,
+                ring_bytes=config.capture.ring_bytes,
+                payload_bytes=config.capture.payload_bytes,
+                filters=Filters(**{name: getattr(config.filter, name) for name in config.filter.__struct_fields__}),
+            )
+            undo.callback(capture.close)
+        engine = Engine(
+            source if capture is None else capture.ring,
+            describer,
+            signals={sink.signal for sink in sinks},
+            self_tgid=os.getpid(),
+            mask=config.privacy.mask,
+            timeout_s=config.assemble.timeout_s,
+            max_connections=config.assemble.max_connections,
+            max_open_bytes=config.assemble.max_open_bytes,
+            route_limit=config.assemble.route_limit,
+            hold_s=config.link.hold_s,
+            max_hold_s=config.link.max_hold_s,
+            hold_bytes=config.link.hold_bytes,
+            registry_bytes=config.link.registry_bytes,
+            red=red,
+        )
+        pipeline = Pipeline(config, engine, sinks, describer, capture)
+        if config.metrics.listen is not None:
+            metrics = MetricsServer(config.metrics.listen, _renderer(pipeline))
+            undo.callback(metrics.stop)
+        pipeline.metrics = metrics
+        if control:
+            pipeline.control = ControlServer(config.run_dir, pipeline.status)
+        undo.pop_all()
+    return pipeline
+
+
+def _renderer(pipeline: Pipeline) -> Callable[[bool], bytes]:
+    engine = pipeline.engine
+    exposition = Exposition(engine.red, engine.routes, engine.processes.service_names)
+    return lambda openmetrics: exposition.render(openmetrics, self_metrics(pipeline.status()))
