@@ -152,8 +152,17 @@ int BPF_PROG(zs_set_state, struct sock *sk, int oldstate, int newstate)
 		zs_on_connect(sk);
 	} else if (newstate == TCP_CLOSE) {
 		zs_on_close(sk, (struct tcp_sock *)sk);
-		bpf_map_delete_elem(&zs_states, &key);
 	}
+	return 0;
+}
+
+/* The socket itself goes: until now the process could still read what had been received. */
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(zs_destroy, struct sock *sk)
+{
+	__u64 key = (__u64)sk;
+
+	bpf_map_delete_elem(&zs_states, &key);
 	return 0;
 }
 

@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint64_t
 from zerospan.exporter.assemble.flows cimport Flows
 from zerospan.exporter.assemble.processes cimport Processes
 from zerospan.exporter.assemble.span cimport SpanContext, SpanRec
-from zerospan.exporter.encode.batch cimport Batch
+from zerospan.exporter.encode.batch cimport BatchEncoder
 from zerospan.exporter.link.cause cimport Causes
 from zerospan.exporter.link.hold cimport Held, Hold
 from zerospan.exporter.link.requests cimport Requests
@@ -24,9 +24,9 @@ cdef class Engine:
     cdef readonly Hold later     # those whose chain was not known when their hold ended
     cdef Source source
     cdef uint64_t *tally         # the counters of flows
-    cdef Batch traces
-    cdef Batch logs
-    cdef Batch loki
+    cdef BatchEncoder traces
+    cdef BatchEncoder logs
+    cdef BatchEncoder loki
     cdef bint want_traces
     cdef bint want_logs
     cdef bint want_loki

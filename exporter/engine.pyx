@@ -20,6 +20,7 @@ from zerospan.exporter.proto.base cimport WIRE_NONE
 from zerospan.exporter.selfmon.counters cimport (
     N_DROP_ENCODE, N_DROP_SELFTEST, N_HOLD_EARLY, N_HOLD_WAITED, N_LINKED, N_MAX, N_RELEASED, N_SEEN, N_UNLINKED,
 )
+from zerospan.exporter.encode.batch import BatchEncoder
 from zerospan.exporter.selfmon.counters import DROPS, NAMES
 
 cdef enum:
@@ -51,9 +52,9 @@ cdef class Engine:
         self.want_traces = "traces" in signals
         self.want_logs = "logs" in signals
         self.want_loki = "loki" in signals
-        self.traces = Batch("traces")
-        self.logs = Batch("logs")
-        self.loki = Batch("loki")
+        self.traces = BatchEncoder("traces")
+        self.logs = BatchEncoder("logs")
+        self.loki = BatchEncoder("loki")
         self.recheck_ns = <uint64_t>(min(hold_s, 0.25) * 1e9)
         self.batch_bytes = batch_bytes
         self.flush_ns = <uint64_t>(flush_s * 1e9)

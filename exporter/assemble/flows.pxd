@@ -48,6 +48,7 @@ cdef struct Flow:
     uint64_t bound           # nginx: what its connect() served
     uint64_t head_ns         # when the unfinished head of the current run began
     uint64_t last_ns
+    uint64_t closed_ns       # when the connection ended; what it received may be read later
     Flow *next_waiting       # list of flows that have something open
     Flow *prev_waiting
     uint32_t run
@@ -66,6 +67,7 @@ cdef struct Flow:
     uint8_t errors           # runs in a row that the parser refused
     uint8_t tries
     uint8_t dead             # own, upgraded, or of no known protocol: nothing is parsed
+    uint8_t close_reason     # Reason of what is open when it has closed
     uint8_t waiting          # stands in the list of waiting flows
     uint8_t suspect          # the request was answered before its body was sent: it may never be
     uint8_t checked          # spans for which it was asked whether the connection is the agent's own
@@ -137,6 +139,8 @@ cdef class Flows:
     cdef void args(self, Flow *f, ParseArgs *a, bint from_client) noexcept nogil
     cdef int request(self, Flow *f, const Parsed *m, uint64_t at) except -1 nogil
     cdef int response(self, Flow *f, const Parsed *m, bint upgrade) except -1 nogil
+    cdef void more_request(self, Flow *f) noexcept nogil
+    cdef void more_answer(self, Flow *f) noexcept nogil
     cdef int answered(self, Flow *f, Open *o, uint64_t end_ns) except -1 nogil
     cdef int unseen(self, Flow *f, uint64_t end_ns) except -1 nogil
     cdef int unanswered(self, Flow *f, Open *o, uint8_t reason, uint64_t end_ns) except -1 nogil

@@ -47,6 +47,7 @@ from zerospan.exporter.selfmon.counters cimport (
 cdef enum:
     MAX_TRIES = 6            # runs in which no parser recognised anything
     MAX_ERRORS = 8           # runs in a row that the parser refused: the guess was wrong after all
+    LINGER_NS = 1000000000   # so long after its end a connection's last answer may still be read
     IDLE_END_NS = 1000000000 # an answer of unknown length has ended when nothing came for so long
     DATAGRAM_TIMEOUT_NS = 10000000000
 
@@ -371,8 +372,12 @@ cdef class Flows:
             self.refused(f)
         if s.lost:
             self.counts[N_UNCAPTURED] += 1
+        if from_client and not sent and ev.run_off and f.tail != NULL:
+            self.more_request(f)
         if not from_client and f.passing != NULL:
             span_of(f.passing).end_ns = ev.time_ns
+            if ev.run_off and not sent:
+                self.more_answer(f)
             if f.streams[0].skip == 0 and f.streams[0].n == 0:
                 self.answered(f, f.passing, ev.time_ns)
         return 0
@@ -512,9 +517,12 @@ cdef class Flows:
         reason = close_reason(ev.error)
         if ev.hdr.flags & ZS_F_GAP or ev.run > f.run:
             reason = REASON_NOT_SEEN
-        while f.head != NULL:
-            self.unanswered(f, f.head, reason, ev.time_ns)
-        return self.drop(f)
+        if f.head == NULL:
+            return self.drop(f)
+        # TCP may be done with a connection before the process has read what came last: settle() waits a little
+        f.closed_ns = ev.time_ns
+        f.close_reason = reason
+        return 0
 
     cdef int on_dgram(self, const zs_dgram *ev, const uint8_t *payload) except -1 nogil:
         """One datagram is one message; who is the client is said by the message, not by the socket."""
@@ -687,6 +695,24 @@ cdef class Flows:
             f.suspect = 1
         return 0
 
+    cdef void more_request(self, Flow *f) noexcept nogil:
+        """A request goes on (its body): whatever nginx does next is about it."""
+        cdef SpanRec *r = span_of(f.tail)
+        cdef Profile p
+        p.is_nginx = self.processes.procs[r.proc].is_nginx
+        p.is_loop = 0
+        if p.is_nginx:
+            self.causes.resumed(self.now.tgid, self.now.tid, r.key, self.now.time_ns)
+
+    cdef void more_answer(self, Flow *f) noexcept nogil:
+        """The answer of a call goes on: whatever nginx does next is about that request."""
+        cdef SpanRec *r = span_of(f.passing)
+        cdef Profile p
+        p.is_nginx = self.processes.procs[r.proc].is_nginx
+        p.is_loop = 0
+        if p.is_nginx and r.kind == KIND_CLIENT:
+            self.causes.answer_in(p, self.now.tgid, self.now.tid, r.key, self.now.time_ns)
+
     cdef Open *take(self, Flow *f, Open *o) noexcept nogil:
         """Out of the list of open requests."""
         cdef Open *before = NULL
@@ -798,7 +824,10 @@ cdef class Flows:
                 else self.timeout_ns
             while f.head != NULL and now > span_of(f.head).start_ns + timeout:
                 self.unanswered(f, f.head, REASON_TIMEOUT, now)
-            if f.transport == 17 and f.head == NULL and f.passing == NULL:
+            if f.closed_ns and now > f.closed_ns + LINGER_NS:
+                while f.head != NULL:
+                    self.unanswered(f, f.head, f.close_reason, f.closed_ns)
+            if f.head == NULL and f.passing == NULL and (f.closed_ns or f.transport == 17):
                 self.drop(f)
             f = next_flow
         return 0

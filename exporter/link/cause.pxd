@@ -72,8 +72,11 @@ cdef class Causes:
                          uint64_t id_hash, bint ended, uint64_t now) noexcept nogil
     # A request ended without an answer, or its streamed answer has ended.
     cdef void gone(self, uint32_t read_tid, uint64_t key, bint answered) noexcept nogil
+    # nginx: more of a request was read.
+    cdef void resumed(self, uint32_t tgid, uint32_t tid, uint64_t key, uint64_t now) noexcept nogil
     # A thread asks for a connection: the request that this serves, if the executable's profile can tell.
     cdef uint64_t connecting(self, Profile p, uint32_t tgid, uint32_t tid, uint64_t now) noexcept nogil
+    cdef void judge_nginx(self, uint64_t call, uint64_t key) noexcept nogil
     cdef void expire(self, uint64_t now, uint64_t idle_ns) noexcept nogil
     cdef IdSlot *id_slot(self, uint64_t hash, bint make, uint64_t now) noexcept nogil
     cdef void forget_id(self, uint64_t hash, uint64_t key) noexcept nogil

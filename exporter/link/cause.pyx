@@ -8,8 +8,9 @@ Evidence, best first:
    read the request (Puma's reactor): whoever writes the answer made the calls since its last answer, if all of them
    have been answered. Where both speak and differ, there is no link.
 3. nginx, an event loop that handles one event at a time: a call belongs to the request whose event directly precedes it
-   on the thread, or during whose event its connection was asked for; and the answer that directly follows the call's
-   answer says the same, or there is no link.
+   on the thread, or during whose event its connection was asked for. Backward, the answer that directly follows the
+   call's answer should be that request's. It need not (a body may be read in between without a record), but where
+   a request is answered before its own call was, or two requests each follow the other's call, there is no link.
 
 A thread that was seen with two open requests at once is an event loop; nothing is said about its calls (but by ids).
 Measured in shared/reference/async.md; counted against ground truth in tests/net.
@@ -238,6 +239,12 @@ cdef class Causes:
         t.context = key
         t.last_answer = 0
 
+    cdef void resumed(self, uint32_t tgid, uint32_t tid, uint64_t key, uint64_t now) noexcept nogil:
+        cdef Thread *t = self.thread(tid, tgid, now)
+        if t != NULL:
+            t.context = key
+            t.last_answer = 0
+
     cdef uint64_t connecting(self, Profile p, uint32_t tgid, uint32_t tid, uint64_t now) noexcept nogil:
         cdef Thread *t
         if not p.is_nginx:
@@ -264,6 +271,9 @@ cdef class Causes:
                 method = LINK_THREAD
         if cause:
             self.requests.set_cause(key, cause, method, CAUSE_KNOWN)
+            r = self.requests.find(cause)
+            if r != NULL:
+                r.call = key
         elif others_open:
             r = self.requests.find(key)
             if r != NULL:
@@ -283,7 +293,10 @@ cdef class Causes:
             return
         if p.is_nginx:
             r = self.requests.find(key)
-            t.context = r.cause if r != NULL else 0
+            t.context = 0
+            if r != NULL:
+                t.context = r.cause
+                r.answered = 1
             t.last_answer = key
             return
         i = t.n_calls
@@ -319,13 +332,7 @@ cdef class Causes:
             return
         if p.is_nginx:
             if t.last_answer:
-                r = self.requests.find(t.last_answer)
-                if r != NULL and r.cause_state != CAUSE_DOUBTFUL:
-                    if r.cause == 0:
-                        self.requests.set_cause(t.last_answer, key, LINK_NGINX, CAUSE_KNOWN)
-                    elif r.cause != key and r.cause_method == LINK_NGINX:
-                        self.disagreements += 1
-                        self.requests.set_cause(t.last_answer, 0, LINK_NONE, CAUSE_DOUBTFUL)
+                self.judge_nginx(t.last_answer, key)
             t.context = 0
             t.last_answer = 0
             return
@@ -351,6 +358,31 @@ cdef class Causes:
                 self.ambiguous += 1
         t.n_calls = 0
         t.streaming = 0 if ended else key
+
+    cdef void judge_nginx(self, uint64_t call, uint64_t key) noexcept nogil:
+        """The answer of `key` was written right after that of `call` was read."""
+        cdef Request *r = self.requests.find(call)
+        cdef Request *request
+        cdef Request *own
+        cdef uint64_t cause, other
+        if r == NULL or r.cause == key or r.cause_state == CAUSE_DOUBTFUL:
+            return
+        if r.cause == 0:
+            self.requests.set_cause(call, key, LINK_NGINX, CAUSE_KNOWN)
+            return
+        if r.cause_method != LINK_NGINX:
+            return
+        cause = r.cause
+        request = self.requests.find(key)
+        other = request.call if request != NULL else 0
+        own = self.requests.find(other)
+        if other and (own == NULL or (own.answered and own.vote != cause)):
+            r.vote = key
+            return
+        self.disagreements += 1
+        self.requests.set_cause(call, 0, LINK_NONE, CAUSE_DOUBTFUL)
+        if own != NULL:
+            self.requests.set_cause(other, 0, LINK_NONE, CAUSE_DOUBTFUL)
 
     cdef void gone(self, uint32_t read_tid, uint64_t key, bint answered) noexcept nogil:
         cdef uint64_t i = mix64(read_tid) & self.mask

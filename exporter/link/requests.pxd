@@ -15,6 +15,8 @@ cdef enum CauseState:
 cdef struct Request:
     uint64_t key             # 0: an empty slot
     uint64_t cause           # K of the request being served when this one was sent; 0: none
+    uint64_t call            # nginx: K of the call that was linked to it by forward evidence
+    uint64_t vote            # nginx: the request whose answer followed this call's answer, where it is not the cause
     uint64_t wire_parent     # span id that came with the request
     uint8_t trace_id[16]     # likewise
     uint32_t refs
@@ -24,6 +26,8 @@ cdef struct Request:
     uint8_t trace_flags
     uint8_t cause_method     # LinkMethod
     uint8_t cause_state      # CauseState
+    uint8_t answered         # its answer has begun
+    uint8_t pad[3]
 
 cdef class Requests:
     cdef Request *slots

@@ -33,6 +33,15 @@ cdef bytes masked(const ProtoOps *ops, Slice s, bint query):
     return (<const char *>out)[:n]
 
 
+cdef uint8_t *exact_copy(const uint8_t *data, uint32_t n) except NULL:
+    """No byte more than n, so that a sanitizer sees a parser that reads further. The caller frees it."""
+    cdef uint8_t *copy = <uint8_t *>malloc(n if n else 1)
+    if copy == NULL:
+        raise MemoryError("zerospan: no memory for a test's bytes")
+    memcpy(copy, data, n)
+    return copy
+
+
 cdef class Conversation:
     """One connection, its two streams and the parser's state.
 
@@ -71,10 +80,14 @@ cdef class Conversation:
     def sniff(self, bint from_client, bytes data):
         """How sure the parser is that these are its first bytes: 0 no, 1 perhaps, 2 likely, 3 certain."""
         cdef ParseArgs a
+        cdef uint8_t *copy = exact_copy(data, len(data))
         self._args(&a, from_client)
-        a.data = data
+        a.data = copy
         a.n = len(data)
-        return self.ops.sniff(&a)
+        try:
+            return self.ops.sniff(&a)
+        finally:
+            free(copy)
 
     def feed(self, bint from_client, bytes data, captured=None, bint cut=False):
         """One call's bytes; returns the messages as dicts.
@@ -96,11 +109,7 @@ cdef class Conversation:
             self.off = 0
             stream_begin_run(&self.streams[from_client], self.run)
         self._args(&a, from_client)
-        # A copy of exactly n bytes: a sanitizer then sees a parser that reads further.
-        copy = <uint8_t *>malloc(n if n else 1)
-        if copy == NULL:
-            raise MemoryError("zerospan: no memory for a test's bytes")
-        memcpy(copy, <const uint8_t *>data, n)
+        copy = exact_copy(data, n)
         try:
             outcome = stream_feed(&self.streams[from_client], self.ops, &a, copy, n, length, self.off,
                                   cut or n < length, on_message, <void *>self)

@@ -81,10 +81,13 @@ cdef int startup_read(const ParseArgs *a, Frame *f) noexcept nogil:
     if a.n < 8:
         if a.n >= 2 and a.data[1] != 0:
             return NOT_MINE
+        length = cur_be32(&c) if a.n >= 4 else 8
+        if length < 8 or length > PG_STARTUP_MAX:
+            return NOT_MINE
         if not a.last:
             return MORE
         f.last = True
-        f.size = cur_be32(&c) if a.n >= 4 else 0
+        f.size = length if a.n >= 4 else 0
         return MSG
     length = cur_be32(&c)
     code = cur_be32(&c)

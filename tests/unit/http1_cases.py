@@ -1,4 +1,4 @@
-"""HTTP/1 conversations and what must be understood of them; RFC 9110, RFC 9112, and what servers meet in the wild.
+"""HTTP/1 conversations and what must be understood of them: RFC 9110, RFC 9112 and bad input.
 
 The word s3cr3t stands only where masking must hide it. Used by test_http1.py and tests/fuzz/fuzz_proto.py.
 """
@@ -44,7 +44,9 @@ REQUESTS = [
     Case(
         "get and answer",
         [
-            ask(b"GET /cart/7?user=s3cr3t&n=2 HTTP/1.1\nHost: shop:8080\nUser-Agent: curl/8\nX-Request-ID: r-1"),
+            ask(
+                b"GET /cart/7?user=s3cr3t&n=2 HTTP/1.1\nHost: shop:80\nUser-Agent: curl/8\nX-Request-ID: r-1"
+            ),
             OK,
         ],
         [
@@ -54,7 +56,7 @@ REQUESTS = [
                 query=b"user=s3cr3t&n=2",
                 masked_query=b"user=*&n=*",
                 masked=b"/cart/7",
-                domain=b"shop:8080",
+                domain=b"shop:80",
                 user_agent=b"curl/8",
                 request_id=b"r-1",
                 version=11,
@@ -65,12 +67,33 @@ REQUESTS = [
     ),
     Case(
         "http/1.0 until the connection ends",
-        [ask(b"GET /old HTTP/1.0"), answer(b"HTTP/1.0 200 OK\nContent-Type: text/plain", b"all of it\nHTTP/1.1 500 no")],
-        [request(b"GET", b"/old", version=10, domain=b""), response(200, version=10, total=UNKNOWN, body_size=-1)],
+        [
+            ask(b"GET /old HTTP/1.0"),
+            answer(b"HTTP/1.0 200 OK\nContent-Type: text/plain", b"all of it\nHTTP/1.1 500 no"),
+        ],
+        [
+            request(b"GET", b"/old", version=10, domain=b""),
+            response(200, version=10, total=UNKNOWN, body_size=-1),
+        ],
     ),
     *[
-        one(f"method {m.decode()}", ask(m + b" /r HTTP/1.1\nHost: h\nContent-Length: 0"), request(m, b"/r", body_size=0))
-        for m in (b"POST", b"PUT", b"PATCH", b"DELETE", b"TRACE", b"PROPFIND", b"MKCOL", b"LOCK", b"REPORT", b"PURGE")
+        one(
+            f"method {m.decode()}",
+            ask(m + b" /r HTTP/1.1\nHost: h\nContent-Length: 0"),
+            request(m, b"/r", body_size=0),
+        )
+        for m in (
+            b"POST",
+            b"PUT",
+            b"PATCH",
+            b"DELETE",
+            b"TRACE",
+            b"PROPFIND",
+            b"MKCOL",
+            b"LOCK",
+            b"REPORT",
+            b"PURGE",
+        )
     ],
     one("custom method token", ask(b"X-Do_it! /r HTTP/1.1\nHost: h"), request(b"X-Do_it!", b"/r")),
     one("method of 32", ask(b"M" * 32 + b" / HTTP/1.1"), request(b"M" * 32, b"/")),
@@ -94,7 +117,9 @@ REQUESTS = [
     one("fragment is no path", ask(b"GET /a#s3cr3t HTTP/1.1"), request(b"GET", b"/a", query=b"")),
     one("utf-8 in the path", ask("GET /käse HTTP/1.1".encode()), request(b"GET", "/käse".encode())),
     one("space in the target", ask(b"GET /a b HTTP/1.1"), request(b"GET", b"/a b")),
-    one("user in the Host field", ask(b"GET / HTTP/1.1\nHost: u:s3cr3t@h"), request(b"GET", b"/", domain=b"h")),
+    one(
+        "user in the Host field", ask(b"GET / HTTP/1.1\nHost: u:s3cr3t@h"), request(b"GET", b"/", domain=b"h")
+    ),
     one(
         "path parameters",
         ask(b"GET /a;jsessionid=s3cr3t/b;v=s3cr3t;w HTTP/1.1"),
@@ -115,7 +140,11 @@ REQUESTS = [
         ask(b"GET /q?flag&a=&b=s3cr3t=s3cr3t&&=s3cr3t HTTP/1.1"),
         request(b"GET", b"/q", masked_query=b"flag&a=*&b=*&&=*"),
     ),
-    one("bare line feeds", (C, b"GET /lf HTTP/1.1\nHost: h\n\n"), request(b"GET", b"/lf", domain=b"h", total=26)),
+    one(
+        "bare line feeds",
+        (C, b"GET /lf HTTP/1.1\nHost: h\n\n"),
+        request(b"GET", b"/lf", domain=b"h", total=26),
+    ),
     Case(
         "empty lines before a request",
         [(C, b"\r\n\r\nGET /x HTTP/1.1\r\n\r\n")],
@@ -132,20 +161,51 @@ REQUESTS = [
         (C, b"GET / HTTP/1.1\r\nhOST :  h\t \r\nUSER-AGENT:ua\r\n\r\n"),
         request(b"GET", b"/", domain=b"h", user_agent=b"ua"),
     ),
-    one("line without a colon", ask(b"GET / HTTP/1.1\nrubbish\n: x\nHost: h"), request(b"GET", b"/", domain=b"h")),
-    one("NUL in a value", ask(b"GET / HTTP/1.1\nUser-Agent: a\0b\nHost: h"), request(b"GET", b"/", user_agent=b"", domain=b"h")),
-    one("many fields", ask(b"GET / HTTP/1.1" + b"\nX-A: b" * 800 + b"\nHost: h"), request(b"GET", b"/", domain=b"h")),
+    one(
+        "line without a colon",
+        ask(b"GET / HTTP/1.1\nrubbish\n: x\nHost: h"),
+        request(b"GET", b"/", domain=b"h"),
+    ),
+    one(
+        "NUL in a value",
+        ask(b"GET / HTTP/1.1\nUser-Agent: a\0b\nHost: h"),
+        request(b"GET", b"/", user_agent=b"", domain=b"h"),
+    ),
+    one(
+        "many fields",
+        ask(b"GET / HTTP/1.1" + b"\nX-A: b" * 800 + b"\nHost: h"),
+        request(b"GET", b"/", domain=b"h"),
+    ),
     one("long path", ask(b"GET /" + b"p" * 9000 + b" HTTP/1.1"), request(b"GET", b"/" + b"p" * 9000)),
     one(
         "head beyond all bounds",
         ask(b"GET /long HTTP/1.1\nHost: h\nX: " + b"y" * 20000),
-        {"type": "request", "truncated": True, "target": b"/long", "domain": b"h", "total": UNKNOWN, "consumed": 16384},
+        {
+            "type": "request",
+            "truncated": True,
+            "target": b"/long",
+            "domain": b"h",
+            "total": UNKNOWN,
+            "consumed": 16384,
+        },
     ),
     Case(
         "pipelined requests and answers",
         [
-            (C, GET[1] + ask(b"POST /b HTTP/1.1\nContent-Length: 3", b"abc")[1] + ask(b"HEAD /c HTTP/1.1")[1] + GET[1]),
-            (S, OK[1] + answer(b"HTTP/1.1 201 Created\nContent-Length: 0")[1] + answer(b"HTTP/1.1 200 OK\nContent-Length: 9")[1] + OK[1]),
+            (
+                C,
+                GET[1]
+                + ask(b"POST /b HTTP/1.1\nContent-Length: 3", b"abc")[1]
+                + ask(b"HEAD /c HTTP/1.1")[1]
+                + GET[1],
+            ),
+            (
+                S,
+                OK[1]
+                + answer(b"HTTP/1.1 201 Created\nContent-Length: 0")[1]
+                + answer(b"HTTP/1.1 200 OK\nContent-Length: 9")[1]
+                + OK[1],
+            ),
         ],
         [
             request(b"GET", b"/", at=0),
@@ -158,9 +218,7 @@ REQUESTS = [
             response(200, body_size=2),
         ],
     ),
-    Case(
-        "keep-alive", [GET, OK] * 3, [request(b"GET", b"/"), response(200)] * 3
-    ),
+    Case("keep-alive", [GET, OK] * 3, [request(b"GET", b"/"), response(200)] * 3),
 ]
 
 BODIES = [
@@ -168,7 +226,14 @@ BODIES = [
         "chunked both ways, pipelined",
         [
             (C, ask(b"POST /c HTTP/1.1\nTransfer-Encoding: chunked", b"3\r\nabc\r\n0\r\n\r\n")[1] + GET[1]),
-            (S, answer(b"HTTP/1.1 200 OK\nTransfer-Encoding: gzip, Chunked", b"A;x=y\r\n0123456789\r\n1\r\n!\r\n0\r\nX-T: 1\r\n\r\n")[1] + OK[1]),
+            (
+                S,
+                answer(
+                    b"HTTP/1.1 200 OK\nTransfer-Encoding: gzip, Chunked",
+                    b"A;x=y\r\n0123456789\r\n1\r\n!\r\n0\r\nX-T: 1\r\n\r\n",
+                )[1]
+                + OK[1],
+            ),
         ],
         [
             request(b"POST", b"/c", body_size=3, total=61),
@@ -212,21 +277,50 @@ BODIES = [
         ask(b"POST / HTTP/1.1\nTransfer-Encoding: chunked, gzip", b"x"),
         request(b"POST", b"/", total=UNKNOWN, body_size=-1),
     ),
-    one("equal lengths", ask(b"POST / HTTP/1.1\nContent-Length: 2, 2\nContent-Length: 2", b"ab"), request(b"POST", b"/", body_size=2)),
+    one(
+        "equal lengths",
+        ask(b"POST / HTTP/1.1\nContent-Length: 2, 2\nContent-Length: 2", b"ab"),
+        request(b"POST", b"/", body_size=2),
+    ),
     *[
-        one(f"length {v!r}", ask(b"POST / HTTP/1.1\nContent-Length: " + v, b"ab"), request(b"POST", b"/", body_size=-1, total=UNKNOWN))
-        for v in (b"2, 3", b"2\nContent-Length: 3", b"-2", b"+2", b"0x2", b"2 2", b"99999999999999999999", b",", b"\xb2")
+        one(
+            f"length {v!r}",
+            ask(b"POST / HTTP/1.1\nContent-Length: " + v, b"ab"),
+            request(b"POST", b"/", body_size=-1, total=UNKNOWN),
+        )
+        for v in (
+            b"2, 3",
+            b"2\nContent-Length: 3",
+            b"-2",
+            b"+2",
+            b"0x2",
+            b"2 2",
+            b"99999999999999999999",
+            b",",
+            b"\xb2",
+        )
     ],
     one(
         "longest length",
         ask(b"PUT / HTTP/1.1\nContent-Length: 999999999999999999"),
         request(b"PUT", b"/", body_size=999999999999999999, total=999999999999999999 + 54),
     ),
-    one("zeros before a length", ask(b"PUT / HTTP/1.1\nContent-Length: 00000000000000000000002", b"ab"), request(b"PUT", b"/", body_size=2)),
+    one(
+        "zeros before a length",
+        ask(b"PUT / HTTP/1.1\nContent-Length: 00000000000000000000002", b"ab"),
+        request(b"PUT", b"/", body_size=2),
+    ),
     *[
         Case(
             f"{code} has no body",
-            [GET, (S, answer(b"HTTP/1.1 %d X\nContent-Length: 50\nTransfer-Encoding: chunked" % code)[1] + OK[1])],
+            [
+                GET,
+                (
+                    S,
+                    answer(b"HTTP/1.1 %d X\nContent-Length: 50\nTransfer-Encoding: chunked" % code)[1]
+                    + OK[1],
+                ),
+            ],
             [request(b"GET", b"/"), response(code, body_size=0), response(200)],
         )
         for code in (204, 304)
@@ -290,7 +384,10 @@ BODIES = [
     ),
     Case(
         "tunnel",
-        [ask(b"CONNECT h:443 HTTP/1.1\nHost: h:443"), answer(b"HTTP/1.1 200 Connection established", b"\x16\x03\x01")],
+        [
+            ask(b"CONNECT h:443 HTTP/1.1\nHost: h:443"),
+            answer(b"HTTP/1.1 200 Connection established", b"\x16\x03\x01"),
+        ],
         [request(b"CONNECT", b"h:443"), {"type": "upgrade", "code": 200}],
     ),
     Case(
@@ -307,11 +404,22 @@ RESPONSES = [
     ],
     one("no reason phrase", (S, b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n"), response(200)),
     one("empty reason phrase", (S, b"HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n"), response(200)),
-    one("request id of the answer", answer(b"HTTP/1.1 200 OK\nX-Request-Id: r9\nContent-Length: 0"), response(200, request_id=b"r9")),
+    one(
+        "request id of the answer",
+        answer(b"HTTP/1.1 200 OK\nX-Request-Id: r9\nContent-Length: 0"),
+        response(200, request_id=b"r9"),
+    ),
     *[
         one(f"refused answer {i}", (S, data), REFUSED)
         for i, data in enumerate(
-            [b"HTTP/2 200\r\n\r\n", b"HTTP/1.1 20\r\n\r\n", b"HTTP/1.1 2000 X\r\n\r\n", b"HTTP/1.1  200 X\r\n\r\n", b"SSH-2.0-x\r\n", b"HTTP/1.1 099 X\r\n\r\n"]
+            [
+                b"HTTP/2 200\r\n\r\n",
+                b"HTTP/1.1 20\r\n\r\n",
+                b"HTTP/1.1 2000 X\r\n\r\n",
+                b"HTTP/1.1  200 X\r\n\r\n",
+                b"SSH-2.0-x\r\n",
+                b"HTTP/1.1 099 X\r\n\r\n",
+            ]
         )
     ],
     *[

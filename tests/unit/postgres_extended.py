@@ -312,7 +312,12 @@ EXTENDED = [
         [
             IGN,
             IGN,
-            {"type": "request", "truncated": True, "target": b"SELECT '" + b"s3cr3t" * 84, "masked": b"SELECT ?"},
+            {
+                "type": "request",
+                "truncated": True,
+                "target": b"SELECT '" + b"s3cr3t" * 84,
+                "masked": b"SELECT ?",
+            },
             IGN,
         ],
     ),

@@ -54,7 +54,12 @@ PING = ask(b"PING")
 COMMANDS = [
     Case(
         "set and get",
-        [ask(b"SET", b"user:1", b"s3cr3t word"), OK, ask(b"get", b"user:1"), answer(b"$11\r\ns3cr3t word\r\n")],
+        [
+            ask(b"SET", b"user:1", b"s3cr3t word"),
+            OK,
+            ask(b"get", b"user:1"),
+            answer(b"$11\r\ns3cr3t word\r\n"),
+        ],
         [
             request(b"SET", target=b'SET user:1 "s3cr3t word"', masked=b"SET ? ?", version=2, total=43),
             ok(total=5, rows=-1),
@@ -62,23 +67,48 @@ COMMANDS = [
             ok(total=18),
         ],
     ),
-    Case("pipeline", [(C, PING[1] * 3), (S, b"+PONG\r\n" * 3)], [request(b"PING", target=b"PING", masked=b"PING")] * 3 + [ok()] * 3),
+    Case(
+        "pipeline",
+        [(C, PING[1] * 3), (S, b"+PONG\r\n" * 3)],
+        [request(b"PING", target=b"PING", masked=b"PING")] * 3 + [ok()] * 3,
+    ),
     Case(
         "multi and exec",
         [
             (C, pack(b"MULTI") + pack(b"INCR", b"a") + pack(b"LPUSH", b"l", b"s3cr3t") + pack(b"EXEC")),
             (S, b"+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n:1\r\n-WRONGTYPE Operation\r\n"),
         ],
-        [request(b"MULTI"), request(b"INCR"), request(b"LPUSH"), request(b"EXEC"), ok(), ok(), ok(), ok(rows=2)],
+        [
+            request(b"MULTI"),
+            request(b"INCR"),
+            request(b"LPUSH"),
+            request(b"EXEC"),
+            ok(),
+            ok(),
+            ok(),
+            ok(rows=2),
+        ],
     ),
-    one("subcommand stays an argument", ask(b"CLIENT", b"SETINFO", b"LIB-NAME", b"x"), request(b"CLIENT", target=b"CLIENT SETINFO LIB-NAME x")),
+    one(
+        "subcommand stays an argument",
+        ask(b"CLIENT", b"SETINFO", b"LIB-NAME", b"x"),
+        request(b"CLIENT", target=b"CLIENT SETINFO LIB-NAME x"),
+    ),
     one(
         "arguments are quoted",
         ask(b"SET", b"a b", b'"\\\r\n\t\x00\xff', b"", b"..."),
         request(b"SET", target=rb'SET "a b" "\"\\\r\n\t\x00\xff" "" "..."', masked=b"SET ? ? ? ?"),
     ),
-    one("many arguments", ask(b"DEL", *[b"s3cr3t%d" % i for i in range(40)]), request(b"DEL", masked=b"DEL" + b" ?" * 16 + b" ...")),
-    one("long arguments", ask(b"MSET", *[b"s3cr3t" + b"x" * 200 for _ in range(4)]), request(b"MSET", masked=b"MSET ? ? ? ...", truncated=False)),
+    one(
+        "many arguments",
+        ask(b"DEL", *[b"s3cr3t%d" % i for i in range(40)]),
+        request(b"DEL", masked=b"DEL" + b" ?" * 16 + b" ..."),
+    ),
+    one(
+        "long arguments",
+        ask(b"MSET", *[b"s3cr3t" + b"x" * 200 for _ in range(4)]),
+        request(b"MSET", masked=b"MSET ? ? ? ...", truncated=False),
+    ),
     *[
         one(f"credentials of {a[0].decode()}", ask(*a), request(a[0].upper(), target=shown, masked=shown))
         for a, shown in [
@@ -93,7 +123,13 @@ COMMANDS = [
     one("no command word", ask(b"s3cr3t s3cr3t", b"s3cr3t"), request(b"", target=b"? ?", masked=b"? ?")),
     one("long command word", ask(b"s3cr3t" * 10), request(b"", masked=b"?")),
     one("empty command", ask(b""), request(b"")),
-    one("empty array", (C, b"*0\r\n*-1\r\n" + PING[1]), {"type": "ignore", "total": 4}, {"type": "ignore"}, request(b"PING", at=9)),
+    one(
+        "empty array",
+        (C, b"*0\r\n*-1\r\n" + PING[1]),
+        {"type": "ignore", "total": 4},
+        {"type": "ignore"},
+        request(b"PING", at=9),
+    ),
     one(
         "big last argument",
         (C, b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000000\r\n" + b"s3cr3t" * 200),
@@ -109,7 +145,11 @@ COMMANDS = [
         [(C, pack(b"SET", b"k", b"v" * 20000) + PING[1])],
         [request(b"SET", total=20030), request(b"PING", at=20030)],
     ),
-    one("longest length", (C, b"*2\r\n$4\r\nECHO\r\n$999999999999999999\r\n" + b"s3cr3t" * 90), request(b"ECHO", total=999999999999999999 + 37)),
+    one(
+        "longest length",
+        (C, b"*2\r\n$4\r\nECHO\r\n$999999999999999999\r\n" + b"s3cr3t" * 90),
+        request(b"ECHO", total=999999999999999999 + 37),
+    ),
     Case(
         "database of select",
         [ask(b"SELECT", b"3"), OK, ask(b"GET", b"k")],
@@ -123,7 +163,16 @@ COMMANDS = [
             (C, pack(b"client", b"reply", b"skip") + PING[1] + PING[1]),
             answer(b"+PONG\r\n"),
         ],
-        [push(b"CLIENT"), push(b"PING"), request(b"CLIENT"), ok(), push(b"CLIENT"), push(b"PING"), request(b"PING"), ok()],
+        [
+            push(b"CLIENT"),
+            push(b"PING"),
+            request(b"CLIENT"),
+            ok(),
+            push(b"CLIENT"),
+            push(b"PING"),
+            request(b"PING"),
+            ok(),
+        ],
     ),
     *[
         one(f"refused command {i}", (C, data), REFUSED)
@@ -145,7 +194,7 @@ COMMANDS = [
                 b"\x16\x03\x01\x02\x00\x01\x00\x01",
                 b"\x00\x00\x00\x08\x04\xd2\x16\x2f",
                 b"Q\x00\x00\x00\x0dSELECT 1\x00",
-                b"{\"a\": 1}\r\n",
+                b'{"a": 1}\r\n',
             ]
         )
     ],
@@ -153,20 +202,34 @@ COMMANDS = [
 
 INLINE = [
     Case("inline ping", [(C, b"PING\r\n"), answer(b"+PONG\r\n")], [request(b"PING", total=6), ok()]),
-    one("inline with arguments", (C, b"set k s3cr3t\n"), request(b"SET", target=b"SET k s3cr3t", masked=b"SET ? ?")),
+    one(
+        "inline with arguments",
+        (C, b"set k s3cr3t\n"),
+        request(b"SET", target=b"SET k s3cr3t", masked=b"SET ? ?"),
+    ),
     one(
         "inline with quotes",
         (C, b"SET  \"a b\" 's3cr3t s3cr3t'\r\n"),
         request(b"SET", target=b'SET "a b" "\'s3cr3t s3cr3t\'"', masked=b"SET ? ?"),
     ),
     one("inline credentials", (C, b"AUTH s3cr3t\r\n"), request(b"AUTH", target=b"AUTH ?")),
-    one("empty inline lines", (C, b"\r\n\nPING\r\n"), {"type": "ignore"}, {"type": "ignore"}, request(b"PING", at=3)),
+    one(
+        "empty inline lines",
+        (C, b"\r\n\nPING\r\n"),
+        {"type": "ignore"},
+        {"type": "ignore"},
+        request(b"PING", at=3),
+    ),
     one("inline and arrays mixed", (C, b"PING\r\n" + PING[1] + b"PING\r\n"), *[request(b"PING")] * 3),
 ]
 
 
 def _reply(name: str, data: bytes, expect: Message) -> Case:
-    return Case(name, [PING, (S, data + b"+NEXT\r\n")], [request(b"PING"), {"total": len(data), **expect}, ok(at=len(data))])
+    return Case(
+        name,
+        [PING, (S, data + b"+NEXT\r\n")],
+        [request(b"PING"), {"total": len(data), **expect}, ok(at=len(data))],
+    )
 
 
 REPLIES = [
@@ -189,13 +252,19 @@ REPLIES = [
     _reply("verbatim string", b"=8\r\ntxt:text\r\n", ok()),
     _reply("map", b"%2\r\n+a\r\n:1\r\n+b\r\n*1\r\n:2\r\n", ok(rows=2)),
     _reply("set", b"~2\r\n+a\r\n#f\r\n", ok(rows=2)),
-    _reply("attributes", b"|1\r\n+ttl\r\n:3600\r\n*2\r\n:1\r\n|1\r\n+p\r\n,1.0\r\n:2\r\n", ok(rows=2, version=3)),
+    _reply(
+        "attributes", b"|1\r\n+ttl\r\n:3600\r\n*2\r\n:1\r\n|1\r\n+p\r\n,1.0\r\n:2\r\n", ok(rows=2, version=3)
+    ),
     _reply("empty attribute", b"|0\r\n+OK\r\n", ok()),
     _reply("streamed string", b"$?\r\n;4\r\nHell\r\n;1\r\no\r\n;0\r\n", ok()),
     _reply("streamed array", b"*?\r\n:1\r\n*?\r\n.\r\n$?\r\n;0\r\n.\r\n", ok(rows=3)),
     _reply("streamed map", b"%?\r\n+a\r\n:1\r\n+b\r\n:2\r\n.\r\n", ok(rows=2)),
     _reply("error", b"-ERR unknown command\r\n", error(b"ERR", b"unknown command")),
-    _reply("wrong type", b"-WRONGTYPE Operation against a key\r\n", error(b"WRONGTYPE", b"Operation against a key")),
+    _reply(
+        "wrong type",
+        b"-WRONGTYPE Operation against a key\r\n",
+        error(b"WRONGTYPE", b"Operation against a key"),
+    ),
     _reply("moved", b"-MOVED 3999 127.0.0.1:6381\r\n", error(b"MOVED", b"3999 127.0.0.1:6381")),
     _reply("bare error word", b"-LOADING\r\n", error(b"LOADING", b"")),
     _reply("error without a word", b"-my own error\r\n", error(b"", b"my own error")),
@@ -221,7 +290,11 @@ REPLIES = [
         [PING, (S, b"*2\r\n$50000\r\n" + b"x" * 600)],
         [request(b"PING"), ok(rows=2, total=UNKNOWN)],
     ),
-    Case("blocking command", [ask(b"BLPOP", b"q", b"0"), answer(b"*2\r\n$1\r\nq\r\n$1\r\nv\r\n")], [request(b"BLPOP"), ok(rows=2)]),
+    Case(
+        "blocking command",
+        [ask(b"BLPOP", b"q", b"0"), answer(b"*2\r\n$1\r\nq\r\n$1\r\nv\r\n")],
+        [request(b"BLPOP"), ok(rows=2)],
+    ),
     *[
         Case(f"refused reply {i}", [PING, (S, data)], [request(b"PING"), REFUSED])
         for i, data in enumerate(
@@ -305,7 +378,12 @@ PUBSUB = [
             ask(b"SUBSCRIBE", b"a"),
             (S, confirm(b"subscribe", b"a", 1, b">")),
             ask(b"GET", b"k"),
-            (S, b">" + pack(b"message", b"a", b"s3cr3t")[1:] + b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n$1\r\nv\r\n"),
+            (
+                S,
+                b">"
+                + pack(b"message", b"a", b"s3cr3t")[1:]
+                + b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n$1\r\nv\r\n",
+            ),
         ],
         [
             request(b"HELLO", version=2),
@@ -331,11 +409,23 @@ PUBSUB = [
             ask(b"SUBSCRIBE", b"c"),
             (S, confirm(b"subscribe", b"c", 1) + pack(b"message", b"c", b"x")),
         ],
-        [request(b"SUBSCRIBE"), error(b"NOPERM", b"this user has no permissions"), request(b"SUBSCRIBE"), ok(), push(b"MESSAGE")],
+        [
+            request(b"SUBSCRIBE"),
+            error(b"NOPERM", b"this user has no permissions"),
+            request(b"SUBSCRIBE"),
+            ok(),
+            push(b"MESSAGE"),
+        ],
     ),
     Case(
         "monitor",
-        [ask(b"MONITOR"), OK, answer(b'+1339518083.107412 [0 127.0.0.1:60866] "get" "s3cr3t"\r\n'), ask(b"QUIT"), OK],
+        [
+            ask(b"MONITOR"),
+            OK,
+            answer(b'+1339518083.107412 [0 127.0.0.1:60866] "get" "s3cr3t"\r\n'),
+            ask(b"QUIT"),
+            OK,
+        ],
         [request(b"MONITOR"), ok(), push(b"MONITOR", target=b"MONITOR"), request(b"QUIT"), ok()],
     ),
     Case(
@@ -352,7 +442,10 @@ PUBSUB = [
     ),
     Case(
         "replication",
-        [ask(b"PSYNC", b"?", b"-1"), answer(b"+FULLRESYNC 8de1787ba490483314a4d30f1c628bc5025eb761 0\r\n$175\r\nREDIS")],
+        [
+            ask(b"PSYNC", b"?", b"-1"),
+            answer(b"+FULLRESYNC 8de1787ba490483314a4d30f1c628bc5025eb761 0\r\n$175\r\nREDIS"),
+        ],
         [request(b"PSYNC"), {"type": "upgrade", "total": UNKNOWN}],
     ),
 ]

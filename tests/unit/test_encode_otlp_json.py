@@ -172,7 +172,7 @@ def test_doubles_read_back_exactly() -> None:
     ]
     for v in doubles:
         values.add().double_value = v
-    tree = json.loads(traces_json(message.SerializeToString()))
+    tree = json.loads(traces_json(message.SerializeToString()), parse_int=float)  # or -0 loses its sign
     texts = tree["resourceSpans"][0]["resource"]["attributes"][0]["value"]["arrayValue"]["values"]
     for v, got in zip(doubles, texts, strict=True):
         assert struct.pack("<d", float(got["doubleValue"])) == struct.pack("<d", v)

@@ -87,10 +87,10 @@ def test_cut_at_every_offset(case: Case) -> None:
             opened -= m["type"] == "response"
             assert opened >= 0, (captured, got)
         texts = [d for f, d in case.turns if f]
-        for m in told:
-            assert not m["target"] or any(m["target"] in d for d in texts)
-            if m["consumed"] != m["total"]:
-                assert m["truncated"] and (m["total"] == -1 or m["total"] > m["consumed"])
+        for asked in told:
+            assert not asked["target"] or any(asked["target"] in d for d in texts)
+            if asked["consumed"] != asked["total"]:
+                assert asked["truncated"] and (asked["total"] == -1 or asked["total"] > asked["consumed"])
 
 
 # --- the capture ends early ---------------------------------------------------------------------------------
@@ -390,7 +390,7 @@ def test_passwords_never_come_out() -> None:
 
 
 def test_random_sessions_pair_as_they_were_made() -> None:
-    """Sessions made at random, with the true answer of each request known, whole or in pieces: all pairs are right."""
+    """Sessions made at random, each with the true answer known, in pieces: all pairs are right."""
     dice = random.Random(2)
     for _ in range(300):
         talk, sent, answered = Conversation("postgresql"), [], []

@@ -27,7 +27,8 @@ def b64(text: str) -> str:
 
 
 def sw8(trace: str, segment: str = "seg.1", span: str = "3", sample: str = "1") -> str:
-    return f"sw8: {sample}-{b64(trace)}-{b64(segment)}-{span}-{b64('svc')}-{b64('inst')}-{b64('/e')}-{b64('h:80')}"
+    rest = "-".join(b64(text) for text in ("svc", "instance", "/endpoint", "host:80"))
+    return f"sw8: {sample}-{b64(trace)}-{b64(segment)}-{span}-{rest}"
 
 
 NONE = ("", "", "", 0)
@@ -94,7 +95,17 @@ def test_b3_single(value: str, trace: str, flags: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["0", "1", "d", TRACE, f"{TRACE}-{SPAN[:-1]}", f"{TRACE[:-2]}-{SPAN}", f"{TRACE}-{SPAN}-yes", f"{'0' * 32}-{SPAN}"]
+    "value",
+    [
+        "0",
+        "1",
+        "d",
+        TRACE,
+        f"{TRACE}-{SPAN[:-1]}",
+        f"{TRACE[:-2]}-{SPAN}",
+        f"{TRACE}-{SPAN}-yes",
+        f"{'0' * 32}-{SPAN}",
+    ],
 )
 def test_malformed_b3_is_ignored(value: str) -> None:
     assert context(f"b3: {value}") == NONE
@@ -135,7 +146,18 @@ def test_uber_trace_id(value: str, trace: str, span: str, flags: int) -> None:
     assert context(f"uber-trace-id: {value}") == ("uber-trace-id", trace, span, flags)
 
 
-@pytest.mark.parametrize("value", ["", f"{TRACE}:{SPAN}:0", f"{TRACE}0:{SPAN}:0:1", f"0:{SPAN}:0:1", f"{TRACE}:0:0:1", "x:y:0:1", f"{TRACE}:{SPAN}:0:zz"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        f"{TRACE}:{SPAN}:0",
+        f"{TRACE}0:{SPAN}:0:1",
+        f"0:{SPAN}:0:1",
+        f"{TRACE}:0:0:1",
+        "x:y:0:1",
+        f"{TRACE}:{SPAN}:0:zz",
+    ],
+)
 def test_malformed_uber_is_ignored(value: str) -> None:
     assert context(f"uber-trace-id: {value}") == NONE
 
@@ -187,7 +209,7 @@ def test_malformed_sw8_is_ignored(value: str) -> None:
 
 
 def test_precedence_holds_in_any_order() -> None:
-    fields = [W3C, f"b3: {SPAN}-{SPAN}-1", f"uber-trace-id: abc:1:0:1", sw8("free")]
+    fields = [W3C, f"b3: {SPAN}-{SPAN}-1", "uber-trace-id: abc:1:0:1", sw8("free")]
     wires = ["traceparent", "b3", "uber-trace-id", "sw8"]
     for first in range(4):
         assert context(*fields[first:])[0] == wires[first]
