@@ -4,7 +4,8 @@
                                                             |
                                         /metrics  <---------+--------> control socket (status)
 
-All stages are built before any starts; they stop in reverse order, with a deadline.
+All stages are built before any starts; they stop in reverse order, with a deadline. In place of the kernel a recording can be the
+source (Replay): then the steps of the loop and their times are those of the recording, and the sinks set the pace.
 """
 
 import contextlib
@@ -28,14 +29,19 @@ from zerospan.exporter.selfmon.metrics import self_metrics
 from zerospan.exporter.sinks.base import Batch, Signal, Sink
 from zerospan.exporter.sinks.build import build as build_sinks
 from zerospan.exporter.sinks.build import stop_all
+from zerospan.exporter.sinks.console import TreeSink
 from zerospan.exporter.sinks.prometheus import MetricsServer
+from zerospan.exporter.source import replay as steps
 from zerospan.exporter.source.capture import Capture, Filters
+from zerospan.exporter.source.recording import Describe, Tape
+from zerospan.exporter.source.replay import Replay
 
 log = logging.getLogger(__name__)
 
 IDLE_NS = 60_000_000_000  # a thread or an id on the wire that was silent for so long is forgotten
 HOUSEKEEPING_S = 10.0
 STOP_S = 10.0
+ROOM = 0.5  # share of a sink's queue beyond which a replay waits
 
 
 def wall_offset() -> int:
@@ -54,12 +60,17 @@ class Pipeline:
     capture: Capture | None = None
     metrics: MetricsServer | None = None
     control: ControlServer | None = None
+    tape: Tape | None = None
+    replay: Replay | None = None
+    realtime: bool = False  # a replay keeps the recorded pace
+    selftest: str = "not run"
     started_ns: int = 0
     _thread: threading.Thread | None = None
     _stopping: threading.Event = field(default_factory=threading.Event)
     _described: int = 0
     _kernel: dict[str, int] = field(default_factory=dict)
     failure: BaseException | None = None
+    ended: threading.Event = field(default_factory=threading.Event)  # a replay has come to its end, or the thread failed
 
     def start(self) -> None:
         """Starts the sinks, the servers and the drain thread."""
@@ -79,8 +90,12 @@ class Pipeline:
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
-        now = time.monotonic_ns()
-        self.put(self.engine.finish(now, wall_offset()))
+        now, offset = time.monotonic_ns(), wall_offset()
+        if self.replay is not None:
+            now, offset = self.replay.now, self.replay.wall_offset
+        if self.tape is not None:
+            self.tape.finish(now, offset)
+        self.put(self.engine.finish(now, offset))
         for server in (self.control, self.metrics):
             if server is not None:
                 server.stop()
@@ -103,30 +118,75 @@ class Pipeline:
 
     def _run(self) -> None:
         try:
-            self._drain()
+            if self.replay is None:
+                self._drain()
+            else:
+                self._play(self.replay)
         except BaseException as e:
             self.failure = e
             log.exception("the drain thread ended: a bug; the agent stops")
+        finally:
+            self.ended.set()
 
     def _drain(self) -> None:
+        tape = self.tape
         pause = self.config.capture.drain_ms / 1000
         sweep_ns = self.config.capture.sweep_ms * 1_000_000
         swept = cleaned = time.monotonic_ns()
         while not self._stopping.wait(pause):
-            now = time.monotonic_ns()
-            self.put(self.engine.tick(now, wall_offset()))
+            now, offset = time.monotonic_ns(), wall_offset()
+            if tape is not None:
+                tape.tick(now, offset)
+            self.put(self.engine.tick(now, offset))
             if now - swept >= sweep_ns:
                 swept = now
                 if self.capture is not None:
                     with contextlib.suppress(OSError):  # detached meanwhile: the end is near
                         self.capture.sweep()
+                if tape is not None:
+                    tape.settle(now)
                 self.engine.settle(now)
                 self._tell_targets()
             if now - cleaned >= HOUSEKEEPING_S * 1e9:
                 cleaned = now
-                self.engine.expire(now, IDLE_NS)
                 known = self.engine.processes.tgids()
-                self.engine.processes.forget(set(known) - self.describer.alive(known))
+                gone = set(known) - self.describer.alive(known)
+                if tape is not None:
+                    tape.expire(now, IDLE_NS)
+                    tape.forget(gone)
+                self.engine.expire(now, IDLE_NS)
+                self.engine.processes.forget(gone)
+
+    def _play(self, replay: Replay) -> None:
+        """Takes the recorded steps, at the recorded times. The last one is taken by stop()."""
+        began = time.monotonic_ns()
+        while (step := replay.step()) is not None:
+            kind, now, more = step
+            if self.realtime:
+                wait = (now - replay.first_ns) - (time.monotonic_ns() - began)
+                if self._stopping.wait(max(0, wait) / 1e9):
+                    return
+            elif self._stopping.is_set():
+                return
+            if kind == steps.TICK:
+                self.put(self.engine.tick(now, more))
+                self._wait_for_room()
+            elif kind == steps.SETTLE:
+                self.engine.settle(now)
+                self._tell_targets()
+            elif kind == steps.EXPIRE:
+                self.engine.expire(now, more)
+            elif kind == steps.FORGET:
+                self.engine.processes.forget(more)
+            else:
+                return
+
+    def _wait_for_room(self) -> None:
+        """A recording can wait, unlike the kernel: nothing of it is dropped because a sink is slow."""
+        for sink in self.sinks:
+            while (stats := sink.stats).queue_bytes > ROOM * stats.queue_limit_bytes:
+                if self._stopping.wait(0.002):
+                    return
 
     def _tell_targets(self) -> None:
         """target_info of processes that are new."""
@@ -136,7 +196,7 @@ class Pipeline:
                 self.engine.red.set_target_info(index, info.target_info)
 
     def kernel(self) -> dict[str, int]:
-        """The kernel programs' counters; empty in a replay."""
+        """The kernel programs' counters; in a replay, those at the end of the recording."""
         return self.capture.counters() if self.capture is not None else self._kernel
 
     def ledger(self) -> Ledger:
@@ -154,6 +214,8 @@ class Pipeline:
             "pid": os.getpid(),
             "uptime_s": round((time.time_ns() - self.started_ns) / 1e9, 1),
             "hooks": self.capture.choice.layout if self.capture is not None else "none",
+            "selftest": self.selftest,
+            "metrics": _address(self.metrics) if self.metrics is not None else None,
             "seen": now.seen,
             "exported": now.exported,
             "dropped": now.dropped,
@@ -167,6 +229,10 @@ class Pipeline:
         }
 
 
+def _address(server: MetricsServer) -> str:
+    return f"{server.listen.rpartition(':')[0]}:{server.port}"
+
+
 def _sink_status(sink: Sink) -> dict[str, object]:
     stats = sink.stats
     return {name: getattr(stats, name) for name in stats.__struct_fields__}
@@ -177,14 +243,17 @@ def build(
     *,
     extra_sinks: Sequence[Sink] = (),
     hidden: set[int] | None = None,
-    source: object | None = None,
+    replay: Replay | None = None,
+    tape: Tape | None = None,
     control: bool = True,
 ) -> Pipeline:
-    """Builds every stage; starts none. source: instead of the kernel (a Replay).
+    """Builds every stage; starts none. replay: the source instead of the kernel; tape: writes down what the kernel says.
 
     hidden: processes whose spans are not exported (the self-test's). Raises ConfigError, CaptureError, OSError.
     """
     sinks = [*build_sinks(config), *extra_sinks]
+    if config.console.tree:
+        sinks.append(TreeSink())
     describer = Describer(config, hidden=hidden if hidden is not None else set())
     capture: Capture | None = None
     metrics: MetricsServer | None = None
@@ -195,7 +264,7 @@ def build(
             ttl_s=config.metrics.series_ttl_s,
             exemplars=config.metrics.exemplars,
         )
-        if source is None:
+        if replay is None:
             capture = Capture(
                 config.capture.hooks,
                 ring_bytes=config.capture.ring_bytes,
@@ -203,11 +272,18 @@ def build(
                 filters=Filters(**{name: getattr(config.filter, name) for name in config.filter.__struct_fields__}),
             )
             undo.callback(capture.close)
+        source: object = replay if capture is None else capture.ring
+        describe: Describe = describer if replay is None else replay.describe
+        self_tgid = os.getpid() if replay is None else int(replay.about["agent_pid"])
+        if tape is not None and capture is not None:
+            hooks = capture.choice.layout
+            source = tape.record(source, self_tgid=self_tgid, wall_offset=wall_offset(), hooks=hooks)
+            describe = tape.describing(describe)
         engine = Engine(
-            source if capture is None else capture.ring,
-            describer,
+            source,
+            describe,
             signals={sink.signal for sink in sinks},
-            self_tgid=os.getpid(),
+            self_tgid=self_tgid,
             mask=config.privacy.mask,
             timeout_s=config.assemble.timeout_s,
             max_connections=config.assemble.max_connections,
@@ -219,7 +295,9 @@ def build(
             registry_bytes=config.link.registry_bytes,
             red=red,
         )
-        pipeline = Pipeline(config, engine, sinks, describer, capture)
+        pipeline = Pipeline(config, engine, sinks, describer, capture, tape=tape, replay=replay)
+        if replay is not None:
+            pipeline._kernel = replay.kernel
         if config.metrics.listen is not None:
             metrics = MetricsServer(config.metrics.listen, _renderer(pipeline))
             undo.callback(metrics.stop)

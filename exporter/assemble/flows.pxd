@@ -108,6 +108,7 @@ cdef class Flows:
     cdef uint64_t own_keys[OWN_KEYS]
     cdef uint64_t n_own
     cdef Flow *flow          # being handled
+    cdef ParseArgs *parsing  # what its parser was called with
     cdef Now now
 
     # One record of the source. Never raises for what a record says.

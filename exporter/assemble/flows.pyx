@@ -40,7 +40,7 @@ from zerospan.exporter.proto.stream cimport (
 from zerospan.exporter.selfmon.counters cimport (
     N_BAD_RECORD, N_CLOSED_EARLY, N_DROP_OPEN_FULL, N_DROP_OWN, N_DROP_UNFINISHED, N_FLOWS, N_FLOWS_EVICTED,
     N_FLOWS_REFUSED, N_GAPS, N_HOLD_EARLY, N_INTERIM, N_NOT_SEEN, N_ONEWAY, N_ORPHANS, N_OWN_FLOWS, N_PARSE_ERRORS,
-    N_RECORDS, N_REQUESTS, N_RESETS, N_RESPONSES, N_SEEN, N_TIMEOUTS, N_UNANNOUNCED, N_UNCAPTURED,
+    N_RECORDS, N_REQUESTS, N_RESETS, N_RESPONSES, N_SEEN, N_SELFTEST_ANSWERED, N_TIMEOUTS, N_UNANNOUNCED, N_UNCAPTURED,
     N_UNKNOWN_PROTOCOL, N_UPGRADED,
 )
 
@@ -49,6 +49,7 @@ cdef enum:
     MAX_ERRORS = 8           # runs in a row that the parser refused: the guess was wrong after all
     LINGER_NS = 1000000000   # so long after its end a connection's last answer may still be read
     IDLE_END_NS = 1000000000 # an answer of unknown length has ended when nothing came for so long
+    IDLE_HEAD_NS = 2000000000
     DATAGRAM_TIMEOUT_NS = 10000000000
 
 
@@ -322,6 +323,7 @@ cdef class Flows:
         a.server_port = f.remote_port if f.role == ZS_ROLE_CONNECTING else f.local_port
         a.state = &f.state
         a.open_bodiless = f.head.bodiless if f.head != NULL else 0
+        self.parsing = a
 
     cdef int on_msg(self, const zs_msg *ev, const uint8_t *payload) except -1 nogil:
         cdef Flow *f = self.find(ev.conn_id)
@@ -663,8 +665,9 @@ cdef class Flows:
         f.passing = o
         self.wait(f)
         r = span_of(o)
-        r.first_ns = self.now.time_ns
+        r.first_ns = f.head_ns
         r.end_ns = self.now.time_ns
+        f.head_ns = self.now.time_ns
         describe_answer(o, m, self.mask_text)
         proc = &self.processes.procs[r.proc]
         p.is_nginx = proc.is_nginx
@@ -736,6 +739,7 @@ cdef class Flows:
         cdef SpanRec *r = span_of(o)
         r.end_ns = end_ns if end_ns > r.start_ns else r.start_ns
         f.passing = NULL
+        self.counts[N_SELFTEST_ANSWERED] += self.processes.procs[r.proc].hidden
         if r.kind == KIND_SERVER and r.key:
             self.causes.gone(o.read_tid, r.key, True)
         return self.release(f, o)
@@ -812,10 +816,22 @@ cdef class Flows:
         cdef Flow *f = self.waiting
         cdef Flow *next_flow
         cdef SpanRec *r
+        cdef ParseArgs a
         cdef uint64_t timeout
         while f != NULL:
             next_flow = f.next_waiting
             self.now.time_ns = now
+            if f.streams[0].n and f.head != NULL and f.ops != NULL and now > f.last_ns + IDLE_HEAD_NS:
+                # a head whose parser waits for the end of its body (chunks): tell it as it is
+                self.flow = f
+                self.now.proc = f.proc
+                self.now.tgid = f.tgid
+                self.now.from_client = 0
+                self.now.sent = f.role != ZS_ROLE_CONNECTING
+                self.args(f, &a, False)
+                stream_end_run(&f.streams[0], f.ops, &a, <message_fn>on_message, <void *>self)
+                if f.passing != NULL:
+                    span_of(f.passing).end_ns = f.last_ns
             if f.passing != NULL:
                 r = span_of(f.passing)
                 if (f.streams[0].skip <= 0 and now > r.end_ns + IDLE_END_NS) or now > r.end_ns + self.timeout_ns:
@@ -857,10 +873,10 @@ cdef int on_message(Flows self, const Parsed *m, uint64_t at) except -1 nogil:
     f.proven = 1
     f.errors = 0
     if m.type == MT_REQUEST:
-        return self.request(f, m, at)
-    if m.type == MT_RESPONSE:
-        return self.response(f, m, False)
-    if m.type == MT_INTERIM:
+        self.request(f, m, at)
+    elif m.type == MT_RESPONSE:
+        self.response(f, m, False)
+    elif m.type == MT_INTERIM:
         self.counts[N_INTERIM] += 1
         if m.code == 100:
             f.streams[1].keep = 1
@@ -873,4 +889,6 @@ cdef int on_message(Flows self, const Parsed *m, uint64_t at) except -1 nogil:
             self.answered(f, f.passing, self.now.time_ns)
         self.counts[N_UPGRADED] += 1
         f.dead = 1
+    # the next message of the same bytes may answer another request
+    self.parsing.open_bodiless = f.head.bodiless if f.head != NULL else 0
     return 0

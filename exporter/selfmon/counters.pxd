@@ -40,4 +40,5 @@ cdef enum:
     N_NOT_SEEN
     N_LINKED
     N_UNLINKED
+    N_SELFTEST_ANSWERED
     N_MAX

@@ -34,6 +34,7 @@ ROWS = [
     ("not_seen", "requests whose answer passed uncaptured"),
     ("linked", "calls with a known cause"),
     ("unlinked", "calls without one"),
+    ("selftest_answered", "requests of the self-test that were paired with their answer: one at each end"),
 ]
 NAMES = [name for name, _ in ROWS]
 DROPS = ("open_full", "own", "selftest", "unfinished", "encode")

@@ -94,6 +94,7 @@ cdef extern from * nogil:
     """
     bpf_link *zs_attach_map_iter(const bpf_program *prog, int map_fd)
     int bpf_map_update_elem(int fd, const void *key, const void *value, unsigned long long flags)
+    int bpf_map_delete_elem(int fd, const void *key)
     int bpf_map_lookup_elem(int fd, const void *key, void *value)
     int bpf_iter_create(int link_fd)
 
@@ -279,6 +280,12 @@ cdef class Object:
         cdef int err = bpf_map_update_elem(self.map_fd(name), <const char *>key, <const char *>value, 0)
         if err:
             raise failure(err, f"writing to map {name}")
+
+    def delete(self, str name, bytes key):
+        """Removes one element."""
+        cdef int err = bpf_map_delete_elem(self.map_fd(name), <const char *>key)
+        if err:
+            raise failure(err, f"removing from map {name}")
 
     def read_percpu(self, str name, int n):
         """Sums over the CPUs of a per-CPU array of n 64-bit counters."""

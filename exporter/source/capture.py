@@ -32,7 +32,11 @@ MIN_RING = 65536
 
 
 class CaptureError(Exception):
-    """Hooks or filters that cannot be had: what, why, what to do."""
+    """Hooks or filters that cannot be had: what, why, what to do. `reasons`: layout -> why it could not be used."""
+
+    def __init__(self, message: str, reasons: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.reasons = reasons or {}
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,8 @@ class Capture:
             log.info("hooks %s: %s", layout, why)
         if not self.choice.layout:
             said = "; ".join(f"{layout}: {why}" for layout, why in self.choice.reasons.items())
-            raise CaptureError(f"no hooks could be set ({said}). Run `zerospan check` for what is missing.")
+            raise CaptureError(f"no hooks could be set ({said}). Run `zerospan check` for what is missing.",
+                               self.choice.reasons)
         self.ring = Ring(self.object.map_fd("zs_ring"), self.ring_bytes)
         log.info("hooks: %s", self.choice.layout)
 

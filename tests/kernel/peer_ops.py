@@ -258,8 +258,12 @@ class Ops:
             self.recv_all(fd, request_len)
             sock.sendall(answer)
 
+    def answer_sized(self, fd, request_len, head, body_len):
+        self.recv_all(fd, request_len)
+        self.send_all(fd, body_len, head)
+
     def serve(self, fd, request_len, answer):
-        """Answers on every connection of a listening socket, in a thread, until stop()."""
+        """Answers on every connection of a listening socket, in a thread, until stop_serving()."""
         self.stopping = False
         self.server = threading.Thread(target=self._serve, args=(fd, request_len, answer))
         self.server.start()
@@ -290,7 +294,7 @@ class Ops:
         for sock in conns.values():
             sock.close()
 
-    def stop(self):
+    def stop_serving(self):
         self.stopping = True
         self.server.join()
 

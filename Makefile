@@ -1,0 +1,54 @@
+# Zerospan: the same commands for users, developers and CI. `make help` lists them.
+SHELL := /bin/bash
+PY := .venv/bin/python
+PYTEST := $(PY) -m pytest
+# Tests that load BPF programs or make namespaces need root.
+ROOT := $(if $(filter 0,$(shell id -u)),,sudo -n)
+
+help: ## List the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+setup: ## Install what is missing and build; leaves .venv/bin/zerospan
+	@tools/setup.sh
+
+demo: setup ## Show whole traces, RED, logs and the ledger of a real shop of six services
+	@demo/setup.sh
+	@$(ROOT) $(PY) -m demo
+
+test: setup lint test-unit test-kernel test-installed ## Lint, types, unit, kernel and namespace tests
+
+lint: setup ## ruff, mypy, clang-format, cython warnings
+	@tools/lint.sh
+
+test-unit: setup ## Unit tests; no root, no network but loopback
+	@$(PYTEST) tests/unit
+
+test-kernel: setup ## Real hooks, real system calls, network namespaces; root
+	@$(ROOT) $(PYTEST) tests/kernel tests/net
+
+test-installed: setup ## The wheel, installed into an empty environment, from another folder
+	@tests/installed/run.sh
+
+e2e: setup e2e-backends ## Real Collector, Tempo, Loki, Prometheus; the demo and the ledger
+	@demo/setup.sh
+	@$(ROOT) $(PYTEST) tests/e2e
+
+e2e-backends: ## Build Tempo, Loki and the Collector once (about 8 minutes), cached in .cache/backends
+	@tests/e2e/backends/build.sh
+
+bench: setup ## Cost in the watched program and in the agent; writes bench.json
+	@$(ROOT) $(PY) tests/bench/bench.py --json bench.json
+
+fuzz: setup ## Fuzz every parser for FUZZ_SECONDS (default 60)
+	@$(PY) tests/fuzz/fuzz_proto.py --seconds $(or $(FUZZ_SECONDS),60)
+
+bpf: ## The BPF objects alone
+	@$(MAKE) -s -C bpf
+
+clean: ## Remove what was built (not .venv, not the back ends)
+	@$(MAKE) -s -C bpf clean
+	@rm -rf .cache/build build dist *.egg-info src/*.egg-info
+	@find exporter enricher plugins \( -name '*.so' -o -name '*.c' -o -name '*.html' \) -delete
+
+.PHONY: help setup demo test lint test-unit test-kernel test-installed e2e e2e-backends bench fuzz bpf clean
+.DEFAULT_GOAL := help

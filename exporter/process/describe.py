@@ -1,0 +1,252 @@
+"""Describes a process for everything that is exported about it. Called once for each new process, from the
+hot thread.
+
+Some ten small reads of /proc, no other program, no network, no lookup of users or names. Never raises: a
+process that has gone is described by its command name alone, and what fails is counted.
+"""
+
+import fnmatch
+import os
+import re
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+
+from zerospan import __version__
+from zerospan.exporter.config.model import Config, ServiceRule
+from zerospan.exporter.process import java, labels, names, procfs, profiles, python, runtime
+from zerospan.exporter.process.environ import Stated, stated
+from zerospan.exporter.process.info import ProcessInfo
+from zerospan.exporter.process.program import Program, program
+from zerospan.exporter.process.resource import Value, encode_resource
+from zerospan.exporter.process.text import base, clean
+
+GONE_MAX = 1024  # names of processes that had ended, kept encoded
+LIVES_MAX = 1 << 16
+COMMAND = re.compile(r"[\w./+@-]+")  # of argv[0]: a title may go on with anything
+IN_NAMES = ("service.namespace", "service.instance.id", "service.version")
+ENVIRONMENT = ("deployment.environment.name", "deployment.environment")  # new and old: tools read either
+
+Matcher = Callable[[str], object]
+
+
+class Describer:
+    """config: service.rules, resource.attributes, loki.labels. hidden: processes whose spans are not
+    exported; the caller may change it. host: host.name, else resource.attributes' or the system's. proc:
+    another /proc, for tests.
+    """
+
+    def __init__(
+        self, config: Config, *, hidden: set[int], host: str | None = None, proc: str = "/proc"
+    ) -> None:
+        self.described = 0  # processes described, those that had gone included
+        self.gone = 0  # of these: had ended before they could be described
+        self.failed = 0  # of these: a fault of ours; described by their command name
+        self._proc = proc
+        self._hidden = hidden
+        self._rules = [_rule(rule) for rule in config.service.rules]
+        self._stream_labels = dict(config.loki.labels) if config.loki is not None else {}
+        self._users = procfs.users(proc)
+        self._boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._gone_infos: dict[str, ProcessInfo] = {}
+        self._lives: dict[int, procfs.Life] = {}
+        configured = {key: clean(value, 1024) for key, value in config.resource.attributes.items()}
+        self._host = clean(host or configured.get("host.name", "") or os.uname().nodename) or "localhost"
+        self._common: dict[str, Value] = {
+            "host.name": self._host,
+            "host.id": procfs.machine_id(proc),
+            "os.type": "linux",
+            **{key: value for key, value in configured.items() if key != "host.name"},
+            "telemetry.sdk.name": "zerospan",
+            "telemetry.sdk.version": __version__,
+        }
+
+    def __call__(self, tgid: int, comm: str) -> ProcessInfo:
+        """The description of a process. comm: the name of its thread that spoke, "" if not known."""
+        self.described += 1
+        try:
+            return self._describe(tgid, comm)
+        except Exception:  # the hot thread must go on, whatever a process has made of its /proc
+            self.failed += 1
+            return self._by_comm(tgid, comm)
+
+    describe = __call__
+
+    def alive(self, tgids: Iterable[int]) -> set[int]:
+        """Those that still run, and are the processes described, not later ones of the same number."""
+        found = set()
+        for tgid in procfs.alive(tgids, self._proc):
+            was = self._lives.get(tgid)
+            if was is None or self._same(tgid, was):
+                found.add(tgid)
+        for tgid in set(tgids) - found:
+            self._lives.pop(tgid, None)
+        return found
+
+    def _same(self, tgid: int, was: procfs.Life) -> bool:
+        folder = f"{self._proc}/{tgid}"
+        try:
+            if os.stat(folder).st_ino == was.inode:
+                return True
+        except OSError:
+            return False
+        # Another inode may be the kernel's cache at work: the start time decides.
+        now = procfs.stat(folder)
+        if now is None or now.life.start_ticks != was.start_ticks:
+            return False
+        self._lives[tgid] = now.life
+        return True
+
+    def _describe(self, tgid: int, comm: str) -> ProcessInfo:
+        folder = f"{self._proc}/{tgid}"
+        stat = procfs.stat(folder)
+        if stat is None or stat.state in ("Z", "X"):
+            self.gone += 1
+            return self._by_comm(tgid, comm)
+        argv = procfs.command_line(folder)
+        p = program(procfs.link(f"{folder}/exe"), argv, procfs.link(f"{folder}/cwd"), comm)
+        told = stated(procfs.read(f"{folder}/environ", procfs.ENVIRON_MAX))
+        self._remember(tgid, stat.life)
+        runs = self._parent(p, stat)
+        language = runtime.language_of(p, f"{folder}/exe")
+        service = self._given(p, argv) or told.service or names.name_of(runs)
+        attributes = self._attributes(tgid, service, told)
+        version = attributes.get("service.version")
+        if not version and runs.family == "java":
+            version = clean(java.jar(runs)[1])
+        container = procfs.container_id(folder)
+        facts: dict[str, Value | None] = {
+            "service.version": version or None,
+            "process.pid": tgid,
+            "process.executable.name": clean(base(p.exe)) or clean(comm),
+            "process.executable.path": clean(p.exe, 1024),
+            "process.command": _command(p, argv),
+            "process.owner": self._owner(stat.uid, container),
+            "process.creation.time": self._created(stat.life),
+            "process.runtime.name": runtime.runtime_of(p, language),
+            "telemetry.sdk.language": language,
+        }
+        attributes |= {key: value for key, value in facts.items() if value}
+        if container:
+            attributes.setdefault("container.id", container)
+        return self._info(
+            tgid,
+            attributes,
+            nginx=profiles.is_nginx(base(p.exe)),
+            loop=profiles.is_loop(runs, language),
+            shared=f"process:{tgid}:{stat.life.start_ticks}:{p.exe}:{service}",
+        )
+
+    def _by_comm(self, tgid: int, comm: str) -> ProcessInfo:
+        """Of a process of which nothing is known but the name."""
+        known = self._gone_infos.get(comm)
+        if known is not None and tgid not in self._hidden:
+            return known
+        attributes = self._attributes(0, names.name_of_comm(comm), Stated("", {}))
+        attributes["service.instance.id"] = self._host
+        name = clean(comm)
+        if name:
+            attributes["process.executable.name"] = name
+        hidden = tgid in self._hidden
+        shared = "" if hidden else f"comm:{comm}"
+        info = self._info(tgid, attributes, loop=profiles.is_loop_comm(comm), shared=shared)
+        if not hidden and len(self._gone_infos) < GONE_MAX:
+            self._gone_infos[comm] = info
+        return info
+
+    def _info(
+        self,
+        tgid: int,
+        attributes: dict[str, Value],
+        *,
+        nginx: bool = False,
+        loop: bool = False,
+        shared: str = "",
+    ) -> ProcessInfo:
+        service = str(attributes["service.name"])
+        namespace = str(attributes.get("service.namespace", ""))
+        return ProcessInfo(
+            tgid=tgid,
+            service=service,
+            resource=encode_resource(attributes),
+            labels=labels.stream(service, self._stream_labels),
+            series=labels.series(service, namespace, str(attributes["service.instance.id"])),
+            target_info=labels.target_info(attributes),
+            nginx=nginx,
+            loop=loop,
+            hidden=tgid in self._hidden,
+            shared=shared,
+        )
+
+    def _attributes(self, tgid: int, service: str, told: Stated) -> dict[str, Value]:
+        """What does not come from /proc: least first, the agent's settings, then what the process says of
+        itself.
+        """
+        attributes: dict[str, Value] = {
+            "service.name": service,
+            "service.instance.id": f"{self._host}:{tgid}",
+            **self._common,
+            **told.attributes,
+        }
+        for key in IN_NAMES:
+            if key in attributes:
+                attributes[key] = clean(str(attributes[key]))
+        new, old = ENVIRONMENT
+        if new in attributes or old in attributes:
+            attributes.setdefault(new, attributes.get(old, ""))
+            attributes.setdefault(old, attributes[new])
+        return {key: value for key, value in attributes.items() if value != ""}
+
+    def _given(self, p: Program, argv: tuple[str, ...]) -> str:
+        """The name of the first rule that matches, else ""."""
+        if self._rules:
+            line = " ".join(argv)
+            for exe, cmdline, name in self._rules:
+                if (exe is None or (p.exe and exe(p.exe))) and (cmdline is None or cmdline(line)):
+                    return name
+        return ""
+
+    def _parent(self, p: Program, stat: procfs.Stat) -> Program:
+        """The program of the parent, if this is a worker that Python's multiprocessing has spawned for it."""
+        for _ in range(2):  # a fork server may stand between
+            if p.family != "python" or stat.parent <= 1 or not python.is_child(p):
+                break
+            folder = f"{self._proc}/{stat.parent}"
+            above = procfs.stat(folder)
+            if above is None:
+                break
+            argv, exe = procfs.command_line(folder), procfs.link(f"{folder}/exe")
+            p, stat = program(exe, argv, procfs.link(f"{folder}/cwd"), ""), above
+        return p
+
+    def _owner(self, uid: int, container: str) -> str:
+        """The host's name of the user; in a container, whose users are others, the number, except root."""
+        return self._users.get(uid, str(uid)) if not container or uid == 0 else str(uid)
+
+    def _created(self, life: procfs.Life) -> str:
+        """ISO 8601 in UTC with milliseconds; good to a clock tick (10 ms)."""
+        if not life.start_ticks:
+            return ""
+        at = datetime.fromtimestamp(self._boot + life.start_ticks / procfs.TICKS, UTC)
+        return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+    def _remember(self, tgid: int, life: procfs.Life) -> None:
+        if len(self._lives) >= LIVES_MAX:
+            del self._lives[next(iter(self._lives))]
+        self._lives[tgid] = life
+
+
+def _rule(rule: ServiceRule) -> tuple[Matcher | None, Matcher | None, str]:
+    exe, cmdline = rule.match.exe, rule.match.cmdline
+    return _glob(exe), _glob(cmdline), clean(rule.name) or names.UNKNOWN
+
+
+def _glob(pattern: str | None) -> Matcher | None:
+    """fnmatch's translation does not backtrack over its stars, so time is linear for each of them."""
+    return None if pattern is None else re.compile(fnmatch.translate(pattern)).match
+
+
+def _command(p: Program, argv: tuple[str, ...]) -> str:
+    """argv[0] without what a title adds to it; no argument is shown, since it may hold a secret."""
+    match = COMMAND.match(argv[0]) if argv else None
+    return clean(match[0] if match else base(p.exe), 1024)

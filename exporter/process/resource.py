@@ -1,0 +1,38 @@
+"""An OpenTelemetry resource as bytes: opentelemetry.proto.resource.v1.Resource. Called by describe.py.
+
+Resource { repeated KeyValue attributes = 1 }; KeyValue { key = 1, AnyValue value = 2 };
+AnyValue { string_value = 1, int_value = 3 }. Wire format: protobuf.dev, "Encoding".
+"""
+
+from collections.abc import Mapping
+
+Value = str | int
+
+
+def encode_resource(attributes: Mapping[str, Value]) -> bytes:
+    """The attributes in their order. Integers are those of int64; raises ValueError for others."""
+    return b"".join(_field(0x0A, _key_value(key, value)) for key, value in attributes.items())
+
+
+def _key_value(key: str, value: Value) -> bytes:
+    if isinstance(value, str):
+        any_value = _field(0x0A, value.encode())
+    else:
+        if not -(1 << 63) <= value < 1 << 63:
+            raise ValueError(f"resource attribute {key}: {value} is no 64-bit integer")
+        any_value = b"\x18" + _varint(value & (1 << 64) - 1)
+    return _field(0x0A, key.encode()) + _field(0x12, any_value)
+
+
+def _field(tag: int, content: bytes) -> bytes:
+    n = len(content)
+    return bytes((tag, n)) + content if n < 128 else bytes((tag,)) + _varint(n) + content
+
+
+def _varint(n: int) -> bytes:
+    out = bytearray()
+    while n > 127:
+        out.append(n & 127 | 128)
+        n >>= 7
+    out.append(n)
+    return bytes(out)
