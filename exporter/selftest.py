@@ -75,6 +75,7 @@ class SelfTest:
                 agent.capture.object.delete("zs_filter_pid", key)
             child.kill()
             child.communicate()
+            self.hidden.discard(child.pid)  # the number may come again; who had it is known by now
         agent.selftest = f"failed: {problem}" if problem else "passed"
         return problem
 

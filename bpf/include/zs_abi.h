@@ -119,16 +119,17 @@ struct zs_progress {
 	zs_u32 pad;
 };
 
+/* The last record of a connection, written when its socket is destroyed: nothing can be read from it any more. */
 struct zs_close {
 	struct zs_hdr hdr;
-	zs_u64 time_ns;
+	zs_u64 time_ns; /* when TCP ended, which may be before the last bytes were read */
 	zs_u64 conn_id;
 	zs_u64 run_len; /* of the last run; hdr.dir is its direction */
 	zs_u64 run_end_ns;
 	zs_u64 bytes_sent; /* tcp_sock: bytes_acked, bytes_received */
 	zs_u64 bytes_received;
 	zs_u32 run;
-	zs_u32 error; /* sk_err: ECONNRESET, ETIMEDOUT, EPIPE...; 0 for an orderly end */
+	zs_u32 error; /* sk_err when TCP ended: ECONNRESET, ETIMEDOUT, EPIPE...; 0 for an orderly end */
 	zs_u32 retransmits; /* tcp_sock.total_retrans */
 	zs_u32 srtt_us;
 };
@@ -170,7 +171,9 @@ struct zs_dgram {
 	X(IOVECS, "iovecs_cut", "payloads cut short: more buffers in the call than are walked")        \
 	X(FILTERED, "filtered", "messages of processes or sockets that the filters leave out")         \
 	X(NOT_DNS, "udp_not_dns", "datagrams skipped: no DNS header")                                  \
-	X(ISN_RETRY, "isn_unstable", "connection keys put off: counters moved while they were read")
+	X(ISN_RETRY, "isn_unstable", "connection keys put off: counters moved while they were read")   \
+	X(LATE, "late_call", "calls left out: another thread's call told of their bytes first")         \
+	X(UNREAD, "udp_unread", "datagrams skipped: no user memory to read (splice, io_uring)")
 
 enum zs_counter {
 #define ZS_COUNTER_ENUM(id, reason, help) ZS_CNT_##id,
@@ -195,6 +198,17 @@ struct zs_exe {
 	zs_u64 ino;
 	zs_u32 dev; /* kernel encoding: major << 20 | minor */
 	zs_u32 pad;
+};
+
+/* Any record. The programs hold a pointer of this type, which puts all of it into the objects' BTF. */
+union zs_record {
+	struct zs_hdr hdr;
+	struct zs_conn conn;
+	struct zs_connect connect;
+	struct zs_msg msg;
+	struct zs_progress progress;
+	struct zs_close close;
+	struct zs_dgram dgram;
 };
 
 _Static_assert(sizeof(struct zs_hdr) == 8, "zs_hdr");

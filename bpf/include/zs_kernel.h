@@ -53,9 +53,15 @@ enum {
 #define IPPROTO_UDP 17
 #define TCP_ESTABLISHED 1
 #define TCP_SYN_SENT 2
+#define TCP_FIN_WAIT1 4
+#define TCP_FIN_WAIT2 5
 #define TCP_CLOSE 7
 #define TCP_CLOSE_WAIT 8
-#define RCV_SHUTDOWN 1
+#define TCP_LAST_ACK 9
+#define TCP_CLOSING 11
+#define SOCK_DONE_BIT (1 << 1) /* enum sock_flags: the peer's FIN is in */
+#define ENOSYS 38
+#define TS_COMPAT 2
 #define MSG_PEEK 0x2
 #define MSG_TRUNC 0x20
 #define MSG_ERRQUEUE 0x2000
@@ -93,14 +99,17 @@ struct sock_common {
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
+	unsigned long skc_flags;
 };
+
+struct socket;
 
 struct sock {
 	struct sock_common __sk_common;
 	__u16 sk_type;
 	__u16 sk_protocol;
 	int sk_err;
-	__u8 sk_shutdown;
+	struct socket *sk_socket;
 };
 
 struct tcp_sock {
@@ -117,7 +126,10 @@ struct tcp_sock {
 	__u64 bytes_retrans;
 };
 
+struct file;
+
 struct socket {
+	struct file *file;
 	struct sock *sk;
 };
 
@@ -151,7 +163,12 @@ struct mm_struct {
 	struct file *exe_file;
 };
 
+struct thread_info {
+	__u32 status;
+};
+
 struct task_struct {
+	struct thread_info thread_info;
 	struct mm_struct *mm;
 	struct files_struct *files;
 };
@@ -160,6 +177,7 @@ struct pt_regs {
 	unsigned long r10;
 	unsigned long r9;
 	unsigned long r8;
+	unsigned long ax;
 	unsigned long dx;
 	unsigned long si;
 	unsigned long di;

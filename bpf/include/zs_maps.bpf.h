@@ -11,14 +11,24 @@ const volatile __u32 zs_self_tgid = 0; /* the agent's own messages are never rep
 const volatile __u32 zs_payload_bytes = ZS_PAYLOAD_DEFAULT;
 const volatile __u32 zs_filters = 0; /* enum zs_filter */
 
+/* Never read. tests/unit/test_abi.py compares the records' BTF with what the agent was compiled with. */
+const union zs_record *const volatile zs_record_types = NULL;
+
 /* What is remembered of a connection: one per socket, freed with it. */
 struct zs_state {
 	__u64 conn_id;
 	__u64 run_len;
 	__u64 run_end_ns;
 	__u64 mm_vec; /* sendmmsg/recvmmsg: where this call stands, to know which message an event speaks of */
+	__u64 bytes_sent; /* these and error, retransmits, srtt_us: as they were when TCP ended */
+	__u64 bytes_received;
+	__u64 end_ns; /* when TCP ended */
+	__u32 error;
+	__u32 retransmits;
+	__u32 srtt_us;
 	__u32 mm_index;
 	__u32 mm_len;
+	__u32 mm_mark; /* first bytes of the message before */
 	__u32 run;
 	__u32 run_seq; /* sequence number of the run's first byte */
 	__u32 other_seq; /* the other direction's position when this run was last seen */
@@ -26,12 +36,15 @@ struct zs_state {
 	__u32 judged_tgid; /* process that `out` below was decided for */
 	__u8 dir;
 	__u8 role;
+	__u8 told; /* a ZS_CONNECT or ZS_CONN was written: the end has to be, too */
 	__u8 announced; /* ZS_CONN was written */
+	__u8 tries; /* of reading the initial sequence numbers */
+	__u8 fin_sent; /* write_seq counts this side's FIN */
 	__u8 gap; /* a record was lost: say so in the next one */
 	__u8 dirty; /* the run went on since it was last reported */
 	__u8 closed_out; /* the socket's own address or namespace is filtered out */
 	__u8 out; /* the process is filtered out */
-	__u8 pad[5];
+	__u8 pad[2];
 };
 
 struct {
@@ -80,12 +93,18 @@ ZS_FILTER_MAP(zs_filter_port, __u16);
 ZS_FILTER_MAP(zs_filter_cgroup, __u64);
 ZS_FILTER_MAP(zs_filter_netns, __u32);
 
-static __always_inline void zs_count(__u32 id)
+/* Atomic, although per CPU: a packet's interrupt may close a connection between the load and the store. */
+static __always_inline void zs_count_many(__u32 id, __u64 many)
 {
 	__u64 *n = bpf_map_lookup_elem(&zs_counts, &id);
 
 	if (n)
-		(*n)++;
+		__sync_fetch_and_add(n, many);
+}
+
+static __always_inline void zs_count(__u32 id)
+{
+	zs_count_many(id, 1);
 }
 
 static __always_inline __u64 zs_new_id(void)

@@ -16,8 +16,11 @@ enum zs_io_kind {
 struct zs_io {
 	__u64 addr; /* ZS_IO_BUF: the bytes; ZS_IO_IOV: the first zs_iovec */
 	__u64 name; /* user address of a peer sockaddr; 0 if none */
+	__u64 size; /* ZS_IO_BUF: of the buffer, which MSG_TRUNC lets a datagram exceed */
 	__u32 count; /* of the iovecs, or of the messages of a vector */
 	__u32 kind;
+	__u32 after; /* bytes of the same call that follow these in the stream */
+	__u32 pad;
 };
 
 /* x86-64 system call numbers. */
@@ -100,7 +103,7 @@ static __always_inline __u32 zs_io_locate(struct zs_io *io, __u32 want, struct z
 
 	*gathered = NULL;
 	if (io->kind == ZS_IO_BUF)
-		return want;
+		return want < io->size ? want : io->size;
 	if (io->kind != ZS_IO_IOV) {
 		*flags |= ZS_F_NO_PAYLOAD;
 		return 0;

@@ -26,7 +26,7 @@ def series(service: str, namespace: str, instance: str) -> bytes:
 
 
 def target_info(attributes: Mapping[str, Value]) -> bytes:
-    """Every resource attribute but those of job and instance. Of two that become one name the first counts."""
+    """Each attribute that is not in job and instance. Of two that become one name the first counts."""
     found: dict[str, str] = {}
     for key, value in attributes.items():
         name = label_name(key)

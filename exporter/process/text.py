@@ -65,7 +65,7 @@ def stem(path: str) -> str:
 
 
 def folder(path: str, cwd: str = "") -> str:
-    """Of `path` (a folder, relative to `cwd`) and the folders above, the nearest that says what a program is; else ""."""
+    """`path` (a folder, relative to `cwd`) or the nearest above it whose name tells what a program is; else ""."""
     path = posixpath.normpath(posixpath.join(cwd or "/", path))
     if not path.startswith("/"):
         return ""

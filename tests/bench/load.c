@@ -27,15 +27,15 @@
 #include <unistd.h>
 
 #define MAX_CONNECTIONS 1024
-#define GRACE_NS 2000000000ull /* for the last answers */
+#define GRACE_NS	2000000000ull /* for the last answers */
 
 struct connection {
 	int fd;
 	int busy;
-	uint64_t next;	/* number of the next request that is due here */
-	uint64_t sent;	/* number of the request under way */
-	uint64_t at;	/* when it was sent */
-	size_t got;	/* bytes of its answer so far */
+	uint64_t next; /* number of the next request that is due here */
+	uint64_t sent; /* number of the request under way */
+	uint64_t at;   /* when it was sent */
+	size_t got;    /* bytes of its answer so far */
 };
 
 static struct connection connections[MAX_CONNECTIONS];
@@ -252,9 +252,9 @@ int main(int argc, char **argv)
 	printf("{\"requests\": %llu, \"unanswered\": %llu, \"learned\": %d, \"samples\": %llu, "
 	       "\"p50_us\": %.1f, \"p90_us\": %.1f, \"p99_us\": %.1f, \"p999_us\": %.1f, \"max_us\": %.1f, "
 	       "\"sent_p50_us\": %.1f, \"sent_p99_us\": %.1f}\n",
-	       (unsigned long long)done, (unsigned long long)(total - done), n_connections,
-	       (unsigned long long)samples, percentile(from_due, 0.5), percentile(from_due, 0.9),
-	       percentile(from_due, 0.99), percentile(from_due, 0.999), percentile(from_due, 1.0),
-	       percentile(from_send, 0.5), percentile(from_send, 0.99));
+	       (unsigned long long)done, (unsigned long long)(total - done), n_connections, (unsigned long long)samples,
+	       percentile(from_due, 0.5), percentile(from_due, 0.9), percentile(from_due, 0.99),
+	       percentile(from_due, 0.999), percentile(from_due, 1.0), percentile(from_send, 0.5),
+	       percentile(from_send, 0.99));
 	return 0;
 }

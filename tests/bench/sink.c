@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #define MAX_PEERS 64
-#define HEAD_MAX 8192
+#define HEAD_MAX  8192
 
 struct peer {
 	char head[HEAD_MAX + 1];
