@@ -34,3 +34,10 @@ int BPF_PROG(zs_set_state, struct sock *sk, int oldstate, int newstate)
 {
 	return zs_state_change(sk, newstate);
 }
+
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(zs_destroy, struct sock *sk)
+{
+	zs_on_destroy(sk, bpf_skc_to_tcp_sock(sk));
+	return 0;
+}

@@ -3,7 +3,7 @@
  * Layout "sys_exit", for kernels without the socket tracepoints: one hook at the end of every system call. At that point
  * the registers still hold the arguments, so no hook at the beginning is needed. The socket is found through the file
  * table; its pointer is not trusted, so fields are read by probes and the state is kept in a hash by the pointer,
- * deleted when the connection closes.
+ * deleted when the socket is destroyed.
  */
 #define ZS_UNTRUSTED_SOCK
 #include "zs_message.bpf.h"
@@ -12,6 +12,7 @@
 char LICENSE[] SEC("license") = "GPL";
 
 #define ZS_STATES (1 << 17)
+#define ZS_SUMMED 64 /* messages of a vector whose lengths are added up */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -35,6 +36,29 @@ static __always_inline struct zs_state *zs_state_create(struct sock *sk)
 
 	bpf_map_update_elem(&zs_states, &key, &fresh, BPF_NOEXIST);
 	return bpf_map_lookup_elem(&zs_states, &key);
+}
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct zs_state);
+} zs_udp SEC(".maps");
+
+/*
+ * Nothing tells the end of a UDP socket, so nothing is kept of it: its number is that of its inode, which is not used
+ * again before four thousand million sockets have been made.
+ */
+static __always_inline struct zs_state *zs_state_of_udp(struct sock *sk)
+{
+	__u32 zero = 0;
+	struct zs_state *st = bpf_map_lookup_elem(&zs_udp, &zero);
+
+	if (st) {
+		st->conn_id = 0xffffULL << 48 | BPF_CORE_READ(sk, sk_socket, file, f_inode, i_ino);
+		st->closed_out = !zs_sock_watched(sk);
+	}
+	return st;
 }
 
 /* System calls that move bytes through a socket: enum zs_dir, or -1. */
@@ -78,12 +102,34 @@ static __always_inline struct sock *zs_sock_of_fd(unsigned long fd)
 	return BPF_CORE_READ(sock, sk);
 }
 
-/* A function of its own: the stack of one frame would not hold it twice. */
-static __noinline int zs_one(struct sock *sk, __u16 protocol, __u32 len, enum zs_dir dir, struct zs_io *io)
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct zs_io);
+} zs_call SEC(".maps");
+
+/* A global function of numbers only: the verifier looks at it once, however often it is called. */
+__noinline int zs_one(__u64 sock, __u32 protocol, __u32 len, __u32 dir)
 {
+	__u32 zero = 0;
+	struct zs_io *io = bpf_map_lookup_elem(&zs_call, &zero);
+	struct sock *sk = (struct sock *)sock;
+
+	if (!io)
+		return 0;
 	if (protocol == IPPROTO_TCP)
-		return zs_on_tcp(sk, (struct tcp_sock *)sk, len, dir, io);
-	return zs_on_udp(sk, len, dir, io, true);
+		return zs_on_tcp(sk, (struct tcp_sock *)sk, len, dir ? ZS_RECV : ZS_SEND, io);
+	return zs_on_udp(sk, len, dir ? ZS_RECV : ZS_SEND, io, true);
+}
+
+/* Every message of a vector has its length written beside it when the call ends. */
+static __always_inline __u32 zs_vector_len(__u64 vec, __u32 i)
+{
+	__u32 len = 0;
+
+	bpf_probe_read_user(&len, sizeof(len), &((struct zs_mmsghdr *)vec)[i].len);
+	return len;
 }
 
 SEC("tp_btf/sys_exit")
@@ -91,12 +137,17 @@ int BPF_PROG(zs_exit, struct pt_regs *regs, long ret)
 {
 	long nr = regs->orig_ax, flags = 0;
 	int dir = zs_dir_of(nr);
-	struct zs_io io = {};
+	struct task_struct *task;
+	struct zs_io *io;
 	struct sock *sk;
 	__u16 family, protocol;
+	__u32 total = 0, zero = 0;
 
 	if (dir < 0 || ret <= 0)
 		return 0;
+	task = (struct task_struct *)bpf_get_current_task();
+	if (BPF_CORE_READ(task, thread_info.status) & TS_COMPAT)
+		return 0; /* 32-bit programs number their calls differently */
 	sk = zs_sock_of_fd(nr == 275 ? regs->dx : regs->di);
 	if (!sk)
 		return 0;
@@ -112,56 +163,59 @@ int BPF_PROG(zs_exit, struct pt_regs *regs, long ret)
 		flags = regs->dx;
 	if (flags & (MSG_PEEK | MSG_ERRQUEUE))
 		return 0;
-	io.kind = zs_io_kind_of(nr, dir);
-	io.addr = regs->si;
-	io.count = regs->dx > ZS_MAX_IOVECS ? ZS_MAX_IOVECS + 1 : regs->dx;
-	io.name = nr == 44 || nr == 45 ? regs->r8 : 0;
-	if (io.kind == ZS_IO_MSG)
-		zs_io_from_msghdr(&io, regs->si);
-	if (flags & MSG_TRUNC)
-		io.kind = ZS_IO_NONE;
-	if (io.kind != ZS_IO_MMSG)
-		return zs_one(sk, protocol, ret, dir, &io);
+	io = bpf_map_lookup_elem(&zs_call, &zero);
+	if (!io)
+		return 0;
+	io->kind = zs_io_kind_of(nr, dir);
+	io->addr = regs->si;
+	io->size = regs->dx;
+	io->count = regs->dx > ZS_MAX_IOVECS ? ZS_MAX_IOVECS + 1 : regs->dx;
+	io->name = nr == 44 || nr == 45 ? regs->r8 : 0;
+	io->after = 0;
+	if (io->kind == ZS_IO_MSG)
+		zs_io_from_msghdr(io, regs->si);
+	if ((flags & MSG_TRUNC) && protocol == IPPROTO_TCP)
+		io->kind = ZS_IO_NONE; /* the bytes were thrown away, not copied */
+	if (io->kind != ZS_IO_MMSG)
+		return zs_one((__u64)sk, protocol, ret, dir);
+	if (protocol == IPPROTO_TCP) {
+		for (int i = 0; i < ZS_SUMMED && i < ret; i++)
+			total += zs_vector_len(regs->si, i);
+	}
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < ZS_MAX_DATAGRAMS; i++) {
-		__u64 mm = regs->si + i * sizeof(struct zs_mmsghdr);
-		__u32 len = 0;
+		__u32 len;
 
 		if (i >= ret)
 			return 0;
-		/* every message of the vector has its length written beside it by now */
-		bpf_probe_read_user(&len, sizeof(len), &((struct zs_mmsghdr *)mm)->len);
-		zs_io_from_msghdr(&io, mm);
+		len = zs_vector_len(regs->si, i);
+		total -= len;
+		io->after = protocol == IPPROTO_TCP ? total : 0;
+		zs_io_from_msghdr(io, regs->si + i * sizeof(struct zs_mmsghdr));
+		if ((flags & MSG_TRUNC) && protocol == IPPROTO_TCP)
+			io->kind = ZS_IO_NONE;
 		if (len)
-			zs_one(sk, protocol, len, dir, &io);
+			zs_one((__u64)sk, protocol, len, dir);
 	}
 	if (ret > ZS_MAX_DATAGRAMS)
-		zs_count(ZS_CNT_IOVECS);
+		zs_count_many(ZS_CNT_IOVECS, ret - ZS_MAX_DATAGRAMS);
 	return 0;
 }
 
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(zs_set_state, struct sock *sk, int oldstate, int newstate)
 {
-	__u64 key = (__u64)sk;
-
-	if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP)
-		return 0;
-	if (newstate == TCP_SYN_SENT) {
-		bpf_map_delete_elem(&zs_states, &key); /* what an earlier socket at this address may have left */
-		zs_on_connect(sk);
-	} else if (newstate == TCP_CLOSE) {
-		zs_on_close(sk, (struct tcp_sock *)sk);
-	}
+	if (BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP)
+		zs_on_tcp_state(sk, (struct tcp_sock *)sk, newstate);
 	return 0;
 }
 
-/* The socket itself goes: until now the process could still read what had been received. */
 SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(zs_destroy, struct sock *sk)
 {
 	__u64 key = (__u64)sk;
 
+	zs_on_destroy(sk, (struct tcp_sock *)sk);
 	bpf_map_delete_elem(&zs_states, &key);
 	return 0;
 }

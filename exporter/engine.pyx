@@ -84,6 +84,10 @@ cdef class Engine:
         with nogil:
             self.flows.settle(now)
 
+    def lossy(self, uint64_t now):
+        """The source has lost records until now: a missing answer is no proof of a time-out."""
+        self.flows.lossy(now)
+
     def expire(self, uint64_t now, uint64_t idle_ns):
         """Forgets threads and ids on the wire that were silent for so long; now and then."""
         self.causes.expire(now, idle_ns)

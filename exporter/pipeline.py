@@ -4,8 +4,9 @@
                                                             |
                                         /metrics  <---------+--------> control socket (status)
 
-All stages are built before any starts; they stop in reverse order, with a deadline. In place of the kernel a recording can be the
-source (Replay): then the steps of the loop and their times are those of the recording, and the sinks set the pace.
+All stages are built before any starts; they stop in reverse order, with a deadline. In place of the kernel
+a recording can be the source (Replay): then the steps of the loop and their times are those of the
+recording, and the sinks set the pace.
 """
 
 import contextlib
@@ -70,7 +71,8 @@ class Pipeline:
     _described: int = 0
     _kernel: dict[str, int] = field(default_factory=dict)
     failure: BaseException | None = None
-    ended: threading.Event = field(default_factory=threading.Event)  # a replay has come to its end, or the thread failed
+    _finished: bool = False  # every span has left the engine
+    ended: threading.Event = field(default_factory=threading.Event)  # the drain thread has
 
     def start(self) -> None:
         """Starts the sinks, the servers and the drain thread."""
@@ -90,12 +92,10 @@ class Pipeline:
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
-        now, offset = time.monotonic_ns(), wall_offset()
         if self.replay is not None:
-            now, offset = self.replay.now, self.replay.wall_offset
-        if self.tape is not None:
-            self.tape.finish(now, offset)
-        self.put(self.engine.finish(now, offset))
+            self._finish(self.replay.now, self.replay.wall_offset)
+        else:
+            self._finish(time.monotonic_ns(), wall_offset())
         for server in (self.control, self.metrics):
             if server is not None:
                 server.stop()
@@ -108,6 +108,14 @@ class Pipeline:
             self.capture = None
         return result
 
+    def _finish(self, now: int, offset: int) -> None:
+        if self._finished:
+            return
+        self._finished = True
+        if self.tape is not None:
+            self.tape.finish(now, offset)
+        self.put(self.engine.finish(now, offset))
+
     def put(self, batches: Sequence[tuple[Signal, bytes, int]]) -> None:
         """Hands encoded batches to the sinks that take their signal."""
         for signal, payload, count in batches:
@@ -115,6 +123,8 @@ class Pipeline:
             for sink in self.sinks:
                 if sink.signal == signal:
                     sink.put(batch)
+            if self.replay is not None:
+                self._wait_for_room()
 
     def _run(self) -> None:
         try:
@@ -133,6 +143,7 @@ class Pipeline:
         pause = self.config.capture.drain_ms / 1000
         sweep_ns = self.config.capture.sweep_ms * 1_000_000
         swept = cleaned = time.monotonic_ns()
+        lost = 0
         while not self._stopping.wait(pause):
             now, offset = time.monotonic_ns(), wall_offset()
             if tape is not None:
@@ -143,6 +154,9 @@ class Pipeline:
                 if self.capture is not None:
                     with contextlib.suppress(OSError):  # detached meanwhile: the end is near
                         self.capture.sweep()
+                    lost, before = sum(n for name, n in self.kernel().items() if name.startswith("ring_full")), lost
+                    if lost != before:
+                        self.engine.lossy(now)
                 if tape is not None:
                     tape.settle(now)
                 self.engine.settle(now)
@@ -158,7 +172,7 @@ class Pipeline:
                 self.engine.processes.forget(gone)
 
     def _play(self, replay: Replay) -> None:
-        """Takes the recorded steps, at the recorded times. The last one is taken by stop()."""
+        """Takes the recorded steps, at the recorded times."""
         began = time.monotonic_ns()
         while (step := replay.step()) is not None:
             kind, now, more = step
@@ -170,7 +184,6 @@ class Pipeline:
                 return
             if kind == steps.TICK:
                 self.put(self.engine.tick(now, more))
-                self._wait_for_room()
             elif kind == steps.SETTLE:
                 self.engine.settle(now)
                 self._tell_targets()
@@ -179,7 +192,8 @@ class Pipeline:
             elif kind == steps.FORGET:
                 self.engine.processes.forget(more)
             else:
-                return
+                self._finish(now, more)
+                self._tell_targets()
 
     def _wait_for_room(self) -> None:
         """A recording can wait, unlike the kernel: nothing of it is dropped because a sink is slow."""
@@ -247,9 +261,11 @@ def build(
     tape: Tape | None = None,
     control: bool = True,
 ) -> Pipeline:
-    """Builds every stage; starts none. replay: the source instead of the kernel; tape: writes down what the kernel says.
+    """Builds every stage; starts none. replay: the source instead of the kernel; tape: writes down what the
+    kernel says.
 
-    hidden: processes whose spans are not exported (the self-test's). Raises ConfigError, CaptureError, OSError.
+    hidden: processes whose spans are not exported (the self-test's). Raises ConfigError, CaptureError,
+    OSError.
     """
     sinks = [*build_sinks(config), *extra_sinks]
     if config.console.tree:

@@ -1,7 +1,7 @@
 """The request log for people and for pipes: one request a line, and RED figures of an interval.
 
-Made of the OTLP log records that the agent exports: one a request (its SERVER end, or its CLIENT end where the server is not on
-this host). Used by `zerospan watch`.
+Made of the OTLP log records that the agent exports: one a request (its SERVER end, or its CLIENT end where
+the server is not on this host). Used by `zerospan watch`.
 """
 
 import math
@@ -44,7 +44,10 @@ class Request(msgspec.Struct, gc=False):
     def endpoint(self) -> str:
         """What RED figures are kept for."""
         what = self.route if self.protocol != "dns" else None
-        return " ".join(t for t in ("→" if self.kind == "client" else "", self.operation, what) if t) or self.protocol
+        return (
+            " ".join(t for t in ("→" if self.kind == "client" else "", self.operation, what) if t)
+            or self.protocol
+        )
 
 
 def decode(payload: bytes) -> list[Request]:
@@ -69,12 +72,19 @@ def _request(service: str, record: dict[str, Any]) -> Request:
     status = _first(a, "http.response.status_code", "db.response.status_code", "zerospan.dns.response_code")
     ns = int(record.get("timeUnixNano", 0))
     return Request(
-        time=datetime.fromtimestamp(ns // 1000 / 1e6, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        time=datetime.fromtimestamp(ns // 1000 / 1e6, UTC)
+        .isoformat(timespec="microseconds")
+        .replace("+00:00", "Z"),
         service=service,
         kind="client" if a.get("span.kind") == "SPAN_KIND_CLIENT" else "server",
         protocol=protocol,
-        operation=_first(a, "http.request.method_original", "http.request.method", "db.operation.name",
-                         "zerospan.dns.question.type"),
+        operation=_first(
+            a,
+            "http.request.method_original",
+            "http.request.method",
+            "db.operation.name",
+            "zerospan.dns.question.type",
+        ),
         target=target,
         route=_first(a, "http.route", "url.template", "db.collection.name", "db.namespace"),
         status=status,
@@ -96,7 +106,9 @@ def _first(attributes: dict[str, Any], *keys: str) -> str | None:
 def line(r: Request, *, width: int = 80, color: bool = False) -> str:
     """Time, service, kind, operation and target, status, duration, in `width` columns."""
     at = datetime.fromisoformat(r.time).astimezone().strftime("%H:%M:%S.%f")[:12]
-    what = (r.target or r.route or "") if r.protocol != "http" else f"{r.operation} {r.target or r.route or ''}"
+    what = (
+        (r.target or r.route or "") if r.protocol != "http" else f"{r.operation} {r.target or r.route or ''}"
+    )
     if r.protocol == "dns":
         what = f"DNS {r.operation} {r.target}"
     elif r.protocol != "http" and not what.upper().startswith((r.operation or "").upper()):
@@ -106,14 +118,16 @@ def line(r: Request, *, width: int = 80, color: bool = False) -> str:
         status = r.status
     tone = "red" if r.error else "yellow" if r.protocol == "http" and status.startswith("4") else "green"
     room = width - 12 - 14 - 3 - 9 - 9 - 5
-    return " ".join((
-        paint(at, "dim", color),
-        paint(f"{cut(plain(r.service), 14):<14}", "bold", color),
-        "cli" if r.kind == "client" else "srv",
-        f"{cut(plain(what), room):<{room}}",
-        paint(f"{cut(plain(status), 9):<9}", tone, color),
-        f"{duration(r.duration_ms * 1e6):>9}",
-    ))
+    return " ".join(
+        (
+            paint(at, "dim", color),
+            paint(f"{cut(plain(r.service), 14):<14}", "bold", color),
+            "cli" if r.kind == "client" else "srv",
+            f"{cut(plain(what), room):<{room}}",
+            paint(f"{cut(plain(status), 9):<9}", tone, color),
+            f"{duration(r.duration_ms * 1e6):>9}",
+        )
+    )
 
 
 class Endpoint:
@@ -167,14 +181,16 @@ class Red:
         room = width - 14 - 7 - 6 - 3 * 9 - 6
         lines = [
             paint(title + "─" * max(0, width - len(title)), "dim", color),
-            f"{'SERVICE':<14} {'ENDPOINT':<{room}} {'RATE/s':>7} {'ERR%':>6} {'p50':>9} {'p95':>9} {'MAX':>9}",
+            f"{'SERVICE':<14} {'ENDPOINT':<{room}} {'RATE/s':>7} {'ERR%':>6}"
+            f" {'p50':>9} {'p95':>9} {'MAX':>9}",
         ]
         for (service, endpoint), e in ordered[:rows]:
             share = f"{100 * e.errors / e.requests:6.1f}"
             cells = [f"{duration(ms * 1e6):>9}" for ms in (e.quantile(0.5), e.quantile(0.95), e.most)]
+            share = paint(share, "red", color) if e.errors else share
             lines.append(
-                f"{cut(plain(service), 14):<14} {cut(plain(endpoint), room):<{room}} {e.requests / seconds:>7.1f} "
-                f"{paint(share, 'red', color) if e.errors else share} {' '.join(cells)}"
+                f"{cut(plain(service), 14):<14} {cut(plain(endpoint), room):<{room}}"
+                f" {e.requests / seconds:>7.1f} {share} {' '.join(cells)}"
             )
         if len(ordered) > rows:
             lines.append(f"… and {len(ordered) - rows} endpoints more")

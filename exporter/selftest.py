@@ -1,8 +1,9 @@
 """The self-test: one HTTP request over loopback must come out of the hooks as a CLIENT and a SERVER span.
 
-A child process speaks to itself; it says nothing before its pid is among those whose spans are not exported. What counts is the
-request with its answer at each end (counter selftest_answered), not the spans' leaving, which waits for link.hold_s. Made by
-`zerospan run` before it says that it is ready, and by `zerospan check`.
+A child process speaks to itself; it says nothing before its pid is among those whose spans are not
+exported. What counts is the request with its answer at each end (counter selftest_answered), not the spans'
+leaving, which waits for link.hold_s. Made by `zerospan run` before it says that it is ready, and by
+`zerospan check`.
 """
 
 import logging
@@ -23,7 +24,7 @@ WAIT_S = 5.0
 POLL_S = 0.005
 ENDS = 2  # the request is seen where it is sent and where it is received
 
-# Both ends in one process, one after the other: nothing depends on the scheduler. What it prints is its complaint.
+# Both ends in one process, in turn: nothing depends on the scheduler. It prints done, or its complaint.
 CHILD = """
 import socket, sys
 sys.stdin.readline()
@@ -52,7 +53,10 @@ class SelfTest:
         self.hidden: set[int] = set()
 
     def run(self, agent: "Pipeline", config: Config) -> str:
-        """Empty if the request came out, else what is wrong and what to do. At most about 6 s; sets agent.selftest."""
+        """Empty if the request came out, else what is wrong and what to do. Takes at most 6 s.
+
+        Sets agent.selftest, which `zerospan status` shows.
+        """
         skipped = _filters(config)
         if skipped:
             log.info("self-test left out: the filters (%s) would leave its request out, too", skipped)
@@ -87,8 +91,8 @@ class SelfTest:
         said = child.stdout.readline().decode("utf-8", "replace").strip()
         if said != "done":
             return (
-                f"its request over 127.0.0.1 failed ({said or 'the child process ended'}): is the loopback interface up"
-                " (`ip link set lo up`)?"
+                f"its request over 127.0.0.1 failed ({said or 'the child process ended'}): is the loopback"
+                " interface up (`ip link set lo up`)?"
             )
         end = time.monotonic() + WAIT_S
         while True:
@@ -122,22 +126,34 @@ def diagnosis(
     what = f"a request over 127.0.0.1 came out at {answered} of its {ENDS} ends within {WAIT_S:g} s: "
     if lost:
         return what + (
-            f"the ring buffer is full ({', '.join(f'{k}={n}' for k, n in lost.items())}); raise capture.ring_bytes"
+            f"the ring buffer is full ({', '.join(f'{k}={n}' for k, n in lost.items())});"
+            " raise capture.ring_bytes"
         )
     if kernel_now.get("emitted", 0) == kernel.get("emitted", 0):
         others = "sys_exit" if hooks != "sys_exit" else "sock_length"
-        return what + f"the hooks ({hooks}) report nothing at all; try `--hooks {others}`, and run `zerospan check`"
+        return (
+            what
+            + f"the hooks ({hooks}) report nothing at all; try `--hooks {others}`, and run `zerospan check`"
+        )
     if counts["records"] == before["records"]:
-        return what + "the kernel wrote records, but none was read: a bug, please report it with `zerospan status --json`"
+        return (
+            what
+            + "the kernel wrote records, but none was read: a bug, please report it"
+        )
     if counts["records_bad"] > before["records_bad"]:
-        return what + "records of another ABI: the BPF objects and the agent were built apart; run `make setup` again"
+        return (
+            what
+            + "records of another ABI: the BPF objects and the agent were built apart; run `make setup` again"
+        )
     return what + (
-        f"records came ({counts['records'] - before['records']}), but not all of it; a machine that is overloaded, or hooks"
-        f" ({hooks}) that miss calls. Try again, then other --hooks"
+        f"records came ({counts['records'] - before['records']}), but not all of it: an overloaded machine, or"
+        f" hooks ({hooks}) that miss calls. Try again, then other --hooks"
     )
 
 
 def _filters(config: Config) -> str:
     """The filters that the self-test's own process cannot be let through."""
-    names = [name for name in config.filter.__struct_fields__ if name != "pid" and getattr(config.filter, name)]
+    names = [
+        name for name in config.filter.__struct_fields__ if name != "pid" and getattr(config.filter, name)
+    ]
     return ", ".join(names)

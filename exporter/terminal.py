@@ -1,7 +1,7 @@
 """Text for a terminal: cut to its width, coloured only where wanted, and safe.
 
-What programs send each other ends up in names and paths: nothing of it may move the cursor or ring the bell. Used by the console
-sinks and the commands.
+What programs send each other ends up in names and paths: nothing of it may move the cursor or ring the
+bell. Used by the console sinks and the commands.
 """
 
 import os
@@ -46,8 +46,6 @@ def cut(text: str, columns: int) -> str:
 def duration(ns: float) -> str:
     """At most 8 characters, three significant digits: 0.05 ms, 12.3 ms, 1.24 s, 345 s."""
     ms = max(0.0, ns / 1e6)
-    if ms < 0.9995:
-        return f"{ms:.2f} ms"
     if ms < 999.5:
-        return f"{ms:.3g} ms" if ms < 99.95 else f"{ms:.0f} ms"
-    return f"{ms / 1e3:.3g} s" if ms < 999_500 else f"{ms / 1e3:.0f} s"
+        return f"{ms:.2f} ms" if ms < 9.995 else f"{ms:.1f} ms" if ms < 99.95 else f"{ms:.0f} ms"
+    return f"{ms / 1e3:.2f} s" if ms < 9_995 else f"{ms / 1e3:.1f} s" if ms < 99_950 else f"{ms / 1e3:.0f} s"

@@ -2,8 +2,8 @@
 
     shop ─ SELECT products → postgresql       1.20 ms  → 0.05 ms  ← 0.04 ms
 
-The arrows are the time between the two processes, there and back: CLIENT start to SERVER start, SERVER end to CLIENT end. Assumes
-spans as this agent exports them. Used by the console sink and the demo.
+The arrows are the time between the two processes, there and back: CLIENT start to SERVER start, SERVER end to
+CLIENT end. Assumes spans as this agent exports them. Used by the console sink and the demo.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -78,7 +78,7 @@ def spans_of(request: dict[str, Any]) -> Iterator[Span]:
 
 
 def attributes_of(owner: dict[str, Any]) -> dict[str, Any]:
-    """OTLP JSON attributes as plain values; 64-bit integers come as text (OTLP specification, JSON encoding)."""
+    """OTLP JSON attributes as plain values; 64-bit integers come as text (OTLP, "JSON Protobuf Encoding")."""
     return {a["key"]: _value(a.get("value", {})) for a in owner.get("attributes", ())}
 
 
@@ -99,14 +99,17 @@ def render_trace(spans: Sequence[Span], *, width: int = WIDTH, color: bool = Fal
     children = _calls(spans)
     start, end = min(s.start_ns for s in spans), max(s.end_ns for s in spans)
     services, errors = len({s.service for s in spans}), sum(s.error for s in spans)
-    head = f"trace {spans[0].trace_id}  {duration(end - start)}  {_count(len(spans), 'span')}  {_count(services, 'service')}"
-    lines = [paint(head, "bold", color) + (paint(f"  {_count(errors, 'error')}", "red", color) if errors else "")]
+    counted = f"{_count(len(spans), 'span')}  {_count(services, 'service')}"
+    head = paint(f"trace {spans[0].trace_id}  {duration(end - start)}  {counted}", "bold", color)
+    lines = [head + (paint(f"  {_count(errors, 'error')}", "red", color) if errors else "")]
     # depth first without recursion: (call, prefix of its line, prefix of the lines below it)
     stack = [(call, "", "") for call in reversed(children.get("", []))]
     while stack:
         call, branch, below = stack.pop()
         lines.append(_line(call, branch, width, color))
-        nested = [c for end_of in (call.server, call.client) if end_of for c in children.get(end_of.span_id, ())]
+        nested = [
+            c for end_of in (call.server, call.client) if end_of for c in children.get(end_of.span_id, ())
+        ]
         nested.sort(key=lambda c: c.outer.start_ns)
         if len(below) > MAX_INDENT:
             below = below[:MAX_INDENT]
@@ -126,7 +129,12 @@ def _calls(spans: Iterable[Span]) -> dict[str, list[Call]]:
     for s in ordered:
         if s.kind == SERVER:
             call = calls.get(s.parent_id)
-            if call is not None and call.client is not None and call.client.kind == CLIENT and call.server is None:
+            if (
+                call is not None
+                and call.client is not None
+                and call.client.kind == CLIENT
+                and call.server is None
+            ):
                 call.server = s
             else:
                 calls[s.span_id] = Call(None, s)
@@ -154,8 +162,11 @@ def _line(call: Call, branch: str, width: int, color: bool) -> str:
     status = _status(call)
     bad = outer.error or inner.error
     pieces = [
-        paint(branch, "dim", color), label, " " * max(1, room - len(label)),
-        times.ljust(TIMES), paint(cut(status, STATUS), "red" if bad else "dim", color),
+        paint(branch, "dim", color),
+        label,
+        " " * max(1, room - len(label)),
+        times.ljust(TIMES),
+        paint(cut(status, STATUS), "red" if bad else "dim", color),
     ]
     return "".join(pieces).rstrip()
 

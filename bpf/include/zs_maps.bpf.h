@@ -27,8 +27,8 @@ struct zs_state {
 	__u32 retransmits;
 	__u32 srtt_us;
 	__u32 mm_index;
-	__u32 mm_len;
-	__u32 mm_mark; /* first bytes of the message before */
+	__u32 mm_len; /* of its first message */
+	__u32 mm_mark; /* first bytes of that */
 	__u32 run;
 	__u32 run_seq; /* sequence number of the run's first byte */
 	__u32 other_seq; /* the other direction's position when this run was last seen */

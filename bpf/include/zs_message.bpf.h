@@ -3,7 +3,7 @@
  * From a system call's end to records: the part that all hook layouts share.
  *
  * A layout (one .bpf.c file) says how a socket's state is kept (zs_state_find and its kin) and whether `sk` is a pointer
- * that may be dereferenced; then it calls zs_on_tcp, zs_on_udp and zs_on_tcp_state.
+ * that may be dereferenced; then it calls zs_on_tcp, zs_on_udp, zs_on_tcp_state and zs_on_destroy.
  */
 #ifndef ZS_MESSAGE_BPF_H
 #define ZS_MESSAGE_BPF_H
@@ -19,19 +19,37 @@
 
 static struct zs_state *zs_state_find(struct sock *sk);
 static struct zs_state *zs_state_create(struct sock *sk);
+static struct zs_state *zs_state_of_udp(struct sock *sk);
+
+#define ZS_ISN_TRIES 8 /* messages of a connection that may say ZS_CONN anew because the ISNs were not to be had */
 
 /* ---- identity ------------------------------------------------------------------------------------- */
 
-/* Where a direction stands: the sequence number after the last byte that this process sent or received. */
-static __always_inline __u32 zs_position(struct sock *sk, struct tcp_sock *tp, enum zs_dir dir)
+/* This side has queued its FIN, while the state still tells. */
+static __always_inline bool zs_fin_queued(struct sock *sk)
 {
+	__u8 state = ZS_GET(sk, __sk_common.skc_state);
+
+	return state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2 || state == TCP_LAST_ACK || state == TCP_CLOSING;
+}
+
+/* Where a direction stands: the sequence number after the last byte that this process sent or received. */
+static __always_inline __u32 zs_position(struct sock *sk, struct tcp_sock *tp, const struct zs_state *st,
+					 enum zs_dir dir)
+{
+	unsigned long flags;
 	__u32 at;
 
 	if (dir == ZS_SEND)
-		return ZS_GET(tp, write_seq);
+		return ZS_GET(tp, write_seq) - st->fin_sent;
+	/*
+	 * tcp_recvmsg_locked() steps over the FIN, too, when it meets it. rcv_nxt counts a FIN before the flag says
+	 * that there is one, so the flag is read first. (RCV_SHUTDOWN would not do: the process may set it.)
+	 */
+	flags = ZS_GET(sk, __sk_common.skc_flags);
+	barrier();
 	at = ZS_GET(tp, copied_seq);
-	/* tcp_recvmsg_locked() steps over the FIN, too, when it meets it */
-	if ((ZS_GET(sk, sk_shutdown) & RCV_SHUTDOWN) && at == ZS_GET(tp, rcv_nxt))
+	if ((flags & SOCK_DONE_BIT) && at == ZS_GET(tp, rcv_nxt))
 		at--;
 	return at;
 }
@@ -43,9 +61,9 @@ struct zs_isns {
 };
 
 /*
- * Initial sequence numbers from the live socket. With F bytes in flight and no FIN sent,
- * bytes_acked + F - (bytes_sent - bytes_retrans) is 1 on the side that sent the SYN, which bytes_acked counts, and
- * 0 on the other. tcp_ack() may move the fields on another CPU meanwhile: read until two readings agree.
+ * Initial sequence numbers from the live socket. With F bytes in flight, bytes_acked + F - (bytes_sent - bytes_retrans)
+ * is 1 on the side that sent the SYN, which bytes_acked counts, and 0 on the other; one more once the own FIN has
+ * left. tcp_ack() may move the fields on another CPU meanwhile: read until two readings agree.
  */
 static __always_inline bool zs_read_isns(struct sock *sk, struct tcp_sock *tp, struct zs_isns *out)
 {
@@ -67,7 +85,11 @@ static __always_inline bool zs_read_isns(struct sock *sk, struct tcp_sock *tp, s
 		    received == ZS_GET(tp, bytes_received)) {
 			state = ZS_GET(sk, __sk_common.skc_state);
 			own = (__u32)acked + (nxt - una) - (__u32)(sent - again);
-			if (own > 1 || (state != TCP_ESTABLISHED && state != TCP_CLOSE_WAIT))
+			if (zs_fin_queued(sk))
+				own -= nxt == ZS_GET(tp, write_seq);
+			else if (state != TCP_ESTABLISHED && state != TCP_CLOSE_WAIT)
+				return false;
+			if (own > 1)
 				return false;
 			if (own) {
 				out->role = ZS_ROLE_CONNECTING;
@@ -120,8 +142,10 @@ static __always_inline bool zs_announce(struct sock *sk, struct tcp_sock *tp, st
 	struct zs_conn *ev;
 	__u64 id = bpf_get_current_pid_tgid();
 
-	if (!zs_read_isns(sk, tp, &isns))
+	if (!zs_read_isns(sk, tp, &isns)) {
 		zs_count(ZS_CNT_ISN_RETRY);
+		st->tries++;
+	}
 	st->role = isns.role; /* also if the record is lost: losses are counted by side */
 	ev = bpf_ringbuf_reserve(&zs_ring, sizeof(*ev), 0);
 	if (!ev) {
@@ -146,8 +170,17 @@ static __always_inline bool zs_announce(struct sock *sk, struct tcp_sock *tp, st
 	ev->family = zs_read_addrs(sk, ev->local_addr, ev->remote_addr);
 	bpf_get_current_comm(ev->comm, sizeof(ev->comm));
 	zs_submit(ev);
-	st->announced = isns.role != ZS_ROLE_UNKNOWN;
+	st->announced = 1;
+	st->told = 1;
 	return true;
+}
+
+/* Whether the agent knows the connection; says ZS_CONN if not, and again while the role is not known. */
+static __always_inline bool zs_known(struct sock *sk, struct tcp_sock *tp, struct zs_state *st, __u64 now)
+{
+	if (st->announced && (st->role || st->tries >= ZS_ISN_TRIES))
+		return true;
+	return zs_announce(sk, tp, st, now) || st->announced;
 }
 
 static __always_inline void zs_run_lost(struct zs_state *st)
@@ -159,11 +192,11 @@ static __always_inline void zs_run_lost(struct zs_state *st)
 	zs_count(from_client ? ZS_CNT_LOST_REQUEST : ZS_CNT_LOST_RESPONSE);
 }
 
-static __always_inline void zs_msg_lost(struct zs_state *st, const struct zs_msg *head)
+static __always_inline void zs_msg_lost(struct zs_state *st)
 {
-	if (head->run_off == 0) {
+	if (st->run_len == 0) {
 		zs_run_lost(st);
-	} else {
+	} else if (st->captured < ZS_PAYLOAD_MAX) {
 		st->gap = 1;
 		st->captured = ZS_PAYLOAD_MAX;
 		zs_count(ZS_CNT_LOST_REST);
@@ -234,24 +267,42 @@ static __always_inline bool zs_emit_dgram(const struct zs_dgram *head, __u64 add
 
 /* ---- TCP messages --------------------------------------------------------------------------------- */
 
+/* The first bytes of a message of a vector, folded: enough to know it from the next call's message in the same place. */
+static __always_inline __u32 zs_vector_mark(const struct zs_msghdr *mh)
+{
+	struct zs_iovec iov = {};
+	__u32 head[2] = {};
+
+	bpf_probe_read_user(&iov, sizeof(iov), (void *)mh->iov);
+	if (iov.len >= sizeof(head))
+		bpf_probe_read_user(head, sizeof(head), (void *)iov.base);
+	return head[0] ^ (head[1] * 2654435761u);
+}
+
 /*
- * Which message of a sendmmsg/recvmmsg vector an event speaks of: events come one a message, in order, and the kernel
- * has written msg_len of those before. A vector that does not fit what was seen last is a new call.
+ * Which message of a sendmmsg/recvmmsg vector an event speaks of: events come one a message, in order. If the vector's
+ * first message is not as it was left (another length, other bytes: the process used its array again), this event is
+ * that of the first message of a new call.
  */
 static __always_inline void zs_pick_of_vector(struct zs_state *st, struct zs_io *io, __u32 len)
 {
-	struct zs_mmsghdr before = {};
+	struct zs_mmsghdr first = {};
 	__u64 vec = io->addr;
-	__u32 vlen = io->count, i = st->mm_index;
+	__u32 i = st->mm_index, mark;
 
-	if (st->mm_vec != vec || i >= vlen ||
-	    bpf_probe_read_user(&before, sizeof(before), (void *)(vec + (i - 1) * sizeof(before))) ||
-	    before.len != st->mm_len)
+	if (bpf_probe_read_user(&first, sizeof(first), (void *)vec)) {
+		io->kind = ZS_IO_NONE;
+		return;
+	}
+	mark = zs_vector_mark(&first.hdr);
+	if (st->mm_vec != vec || i >= io->count || first.len != st->mm_len || mark != st->mm_mark) {
 		i = 0;
-	st->mm_vec = vec;
+		st->mm_vec = vec;
+		st->mm_len = len;
+		st->mm_mark = mark;
+	}
 	st->mm_index = i + 1;
-	st->mm_len = len;
-	zs_io_from_msghdr(io, vec + i * sizeof(before));
+	zs_io_from_msghdr(io, vec + i * sizeof(first));
 }
 
 /* The true length of the run that ends now: what splice() and its kin moved was seen by no hook. */
@@ -294,7 +345,7 @@ static __always_inline void zs_head(struct zs_msg *head, struct zs_state *st, en
 }
 
 /* Bytes went the other way that no hook saw (splice from the socket): a run without payload. */
-static __always_inline void zs_unseen_run(struct zs_state *st, enum zs_dir dir, __u32 other, __u64 now)
+static __always_inline void zs_unseen_run(struct zs_state *st, enum zs_dir dir, __u32 other, __u64 now, bool known)
 {
 	struct zs_msg head = {};
 	__u32 len = other - st->other_seq;
@@ -302,12 +353,12 @@ static __always_inline void zs_unseen_run(struct zs_state *st, enum zs_dir dir, 
 	zs_turn(st, &head, !dir, zs_run_total(st, st->run_seq + (__u32)st->run_len), st->run_end_ns, st->other_seq);
 	zs_head(&head, st, !dir, now, st->other_seq, len);
 	head.hdr.flags |= ZS_F_NO_PAYLOAD | ZS_F_CUT;
-	st->run_len = len;
-	st->run_end_ns = now;
-	if (zs_emit_msg(&head, 0, NULL, 0))
+	if (known && zs_emit_msg(&head, 0, NULL, 0))
 		st->gap = 0;
 	else
 		zs_run_lost(st);
+	st->run_len = len;
+	st->run_end_ns = now;
 }
 
 static __always_inline int zs_on_tcp(struct sock *sk, struct tcp_sock *tp, __u32 len, enum zs_dir dir, struct zs_io *io)
@@ -317,6 +368,7 @@ static __always_inline int zs_on_tcp(struct sock *sk, struct tcp_sock *tp, __u32
 	struct zs_msg head = {};
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	__u32 here, other, seq, want = 0, n = 0;
+	bool known;
 	__u64 now;
 
 	if (!st) {
@@ -329,6 +381,7 @@ static __always_inline int zs_on_tcp(struct sock *sk, struct tcp_sock *tp, __u32
 	if (!st->conn_id) {
 		st->conn_id = zs_new_id();
 		st->closed_out = !zs_sock_watched(sk);
+		st->fin_sent = zs_fin_queued(sk);
 	}
 	if (st->closed_out) {
 		if (zs_filters)
@@ -353,21 +406,30 @@ static __always_inline int zs_on_tcp(struct sock *sk, struct tcp_sock *tp, __u32
 	}
 
 	now = bpf_ktime_get_ns();
-	here = zs_position(sk, tp, dir);
-	other = zs_position(sk, tp, !dir);
+	here = zs_position(sk, tp, st, dir) - io->after;
+	other = zs_position(sk, tp, st, !dir);
 	seq = here - len;
+	/*
+	 * Two threads, and the peer's answer to this call was read before this hook ran: the bytes have been told
+	 * as a run without payload. Telling them again would pair each answer with the wrong request from here on.
+	 */
+	if (st->run && st->dir != dir && (__s32)(seq - st->other_seq) < 0) {
+		zs_count(ZS_CNT_LATE);
+		return 0;
+	}
+	known = zs_known(sk, tp, st, now);
 	if (st->run == 0) {
 		zs_turn(st, &head, dir, 0, 0, seq);
 	} else if (st->dir != dir) {
 		zs_turn(st, &head, dir, zs_run_total(st, other), st->run_end_ns, seq);
 	} else if (other != st->other_seq) {
-		zs_unseen_run(st, dir, other, now);
+		zs_unseen_run(st, dir, other, now, known);
 		zs_turn(st, &head, dir, st->run_len, now, seq);
 	}
 	st->other_seq = other;
 
-	if (!st->announced && !zs_announce(sk, tp, st, now)) {
-		zs_run_lost(st);
+	if (!known) {
+		zs_msg_lost(st);
 		goto passed;
 	}
 	if (io->kind == ZS_IO_MMSG)
@@ -394,10 +456,11 @@ static __always_inline int zs_on_tcp(struct sock *sk, struct tcp_sock *tp, __u32
 		st->gap = 0;
 		st->dirty = 0;
 	} else {
-		zs_msg_lost(st, &head);
+		zs_msg_lost(st);
 	}
 passed:
-	st->run_len = seq - st->run_seq + len;
+	/* up to the end of this call, so that bytes of this direction that no hook saw count, too */
+	st->run_len += here - (st->run_seq + (__u32)st->run_len);
 	st->run_end_ns = now;
 	return 0;
 }
@@ -454,15 +517,12 @@ static __always_inline int zs_on_udp(struct sock *sk, __u32 len, enum zs_dir dir
 	__u64 id = bpf_get_current_pid_tgid();
 	__u32 tgid = id >> 32, n;
 
-	if (tgid == zs_self_tgid || len < sizeof(dns))
+	if (tgid == zs_self_tgid)
 		return 0;
-	st = zs_state_find(sk);
+	st = zs_state_of_udp(sk);
 	if (!st) {
-		st = zs_state_create(sk);
-		if (!st) {
-			zs_count(ZS_CNT_NO_STATE);
-			return 0;
-		}
+		zs_count(ZS_CNT_NO_STATE);
+		return 0;
 	}
 	if (!st->conn_id) {
 		st->conn_id = zs_new_id();
@@ -475,11 +535,18 @@ static __always_inline int zs_on_udp(struct sock *sk, __u32 len, enum zs_dir dir
 		return 0;
 	}
 	n = len < zs_payload_bytes ? len : zs_payload_bytes;
+	if (n < sizeof(dns) && len >= sizeof(dns))
+		n = sizeof(dns);
 	if (n > ZS_PAYLOAD_MAX)
 		n = ZS_PAYLOAD_MAX;
 	n = zs_io_locate(io, n, &gathered, &head.hdr.flags);
-	if (n < sizeof(dns))
+	if (n < sizeof(dns)) {
+		if (head.hdr.flags & ZS_F_NO_PAYLOAD)
+			zs_count(ZS_CNT_UNREAD);
+		else if (!(head.hdr.flags & ZS_F_FAULT))
+			zs_count(ZS_CNT_NOT_DNS);
 		return 0;
+	}
 	if (gathered)
 		__builtin_memcpy(&dns, gathered->data, sizeof(dns));
 	else if (bpf_probe_read_user(&dns, sizeof(dns), (void *)io->addr)) {
@@ -516,20 +583,21 @@ static __always_inline int zs_on_udp(struct sock *sk, __u32 len, enum zs_dir dir
 
 static __always_inline void zs_on_connect(struct sock *sk)
 {
+	struct zs_state *st = zs_state_find(sk);
 	struct zs_connect *ev;
-	struct zs_state *st;
 	__u64 id = bpf_get_current_pid_tgid();
 	__u32 tgid = id >> 32;
 
+	if (st)
+		__builtin_memset(st, 0, sizeof(*st)); /* a further connection of a socket that failed before */
 	if (tgid == zs_self_tgid || !zs_task_watched(tgid))
 		return;
-	st = zs_state_create(sk);
+	if (!st)
+		st = zs_state_create(sk);
 	if (!st) {
 		zs_count(ZS_CNT_NO_STATE);
 		return;
 	}
-	if (st->conn_id)
-		return;
 	st->conn_id = zs_new_id();
 	st->closed_out = !zs_sock_watched(sk);
 	if (st->closed_out)
@@ -547,15 +615,55 @@ static __always_inline void zs_on_connect(struct sock *sk)
 	ev->tgid = tgid;
 	ev->tid = (__u32)id;
 	zs_submit(ev);
+	st->told = 1;
 }
 
-static __always_inline void zs_on_close(struct sock *sk, struct tcp_sock *tp)
+/* What only the living connection knows: a process that reads the error clears it, a reset clears the counters. */
+static __always_inline void zs_remember_end(struct sock *sk, struct tcp_sock *tp, struct zs_state *st)
+{
+	if (st->end_ns)
+		return;
+	st->end_ns = bpf_ktime_get_ns();
+	st->error = ZS_GET(sk, sk_err);
+	if (!tp)
+		return;
+	st->bytes_sent = ZS_GET(tp, bytes_acked);
+	st->bytes_received = ZS_GET(tp, bytes_received);
+	st->retransmits = ZS_GET(tp, total_retrans);
+	st->srtt_us = ZS_GET(tp, srtt_us) >> 3;
+}
+
+static __always_inline void zs_on_tcp_state(struct sock *sk, struct tcp_sock *tp, int state)
+{
+	struct zs_state *st;
+
+	if (state == TCP_SYN_SENT) {
+		zs_on_connect(sk);
+		return;
+	}
+	if (state != TCP_FIN_WAIT1 && state != TCP_LAST_ACK && state != TCP_CLOSE)
+		return;
+	st = zs_state_find(sk);
+	if (!st)
+		return;
+	if (state == TCP_CLOSE)
+		zs_remember_end(sk, tp, st);
+	else
+		st->fin_sent = 1;
+}
+
+/*
+ * The socket goes. Only now, and not when TCP ended, nothing more can come: the last bytes may be read after both sides
+ * have closed, and on loopback the reset that answers a call arrives before the call's hook has run.
+ */
+static __always_inline void zs_on_destroy(struct sock *sk, struct tcp_sock *tp)
 {
 	struct zs_state *st = zs_state_find(sk);
 	struct zs_close *ev;
 
-	if (!st || !st->announced || st->closed_out)
+	if (!st || !st->told || st->closed_out)
 		return;
+	zs_remember_end(sk, tp, st);
 	ev = bpf_ringbuf_reserve(&zs_ring, sizeof(*ev), 0);
 	if (!ev) {
 		zs_count(ZS_CNT_LOST_CLOSE);
@@ -566,19 +674,18 @@ static __always_inline void zs_on_close(struct sock *sk, struct tcp_sock *tp)
 	ev->hdr.kind = ZS_CLOSE;
 	ev->hdr.dir = st->dir;
 	ev->hdr.flags = st->gap ? ZS_F_GAP : 0;
-	ev->time_ns = bpf_ktime_get_ns();
+	ev->time_ns = st->end_ns;
 	ev->conn_id = st->conn_id;
 	ev->run = st->run;
 	ev->run_len = st->run_len;
 	ev->run_end_ns = st->run_end_ns;
-	ev->error = ZS_GET(sk, sk_err);
-	if (tp) {
-		ev->bytes_sent = ZS_GET(tp, bytes_acked);
-		ev->bytes_received = ZS_GET(tp, bytes_received);
-		ev->retransmits = ZS_GET(tp, total_retrans);
-		ev->srtt_us = ZS_GET(tp, srtt_us) >> 3;
-	}
+	ev->bytes_sent = st->bytes_sent;
+	ev->bytes_received = st->bytes_received;
+	ev->error = st->error;
+	ev->retransmits = st->retransmits;
+	ev->srtt_us = st->srtt_us;
 	zs_submit(ev);
+	st->told = 0;
 }
 
 /* One socket of the periodic sweep: says how far a run has come that grew without a record. */

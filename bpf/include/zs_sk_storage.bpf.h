@@ -16,15 +16,29 @@ static __always_inline struct zs_state *zs_state_create(struct sock *sk)
 	return bpf_sk_storage_get(&zs_states, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 }
 
-/* The call's buffers, from the user registers of the current task. */
+static __always_inline struct zs_state *zs_state_of_udp(struct sock *sk)
+{
+	return zs_state_create(sk); /* finds it, too */
+}
+
+/*
+ * The call's buffers, from the user registers of the current task. They are those of the call that this message belongs to
+ * only while a 64-bit system call runs: ax says so, it holds -ENOSYS from the call's entry until its result is known.
+ * io_uring also moves bytes after that, on the way out of an unrelated call, and from kernel threads.
+ */
 static __always_inline void zs_io_of_current(struct zs_io *io, enum zs_dir dir)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
 	long nr = regs->orig_ax;
 
+	if ((long)regs->ax != -ENOSYS || (task->thread_info.status & TS_COMPAT)) {
+		io->kind = ZS_IO_NONE;
+		return;
+	}
 	io->kind = zs_io_kind_of(nr, dir);
 	io->addr = regs->si;
+	io->size = regs->dx;
 	io->count = regs->dx > ZS_MAX_IOVECS ? ZS_MAX_IOVECS + 1 : regs->dx;
 	io->name = nr == 44 ? regs->r8 : 0; /* sendto */
 	if (io->kind == ZS_IO_MSG)
@@ -66,10 +80,7 @@ static __always_inline int zs_state_change(struct sock *sk, int newstate)
 {
 	if (sk->sk_protocol != IPPROTO_TCP)
 		return 0;
-	if (newstate == TCP_SYN_SENT)
-		zs_on_connect(sk);
-	else if (newstate == TCP_CLOSE)
-		zs_on_close(sk, bpf_skc_to_tcp_sock(sk));
+	zs_on_tcp_state(sk, bpf_skc_to_tcp_sock(sk), newstate);
 	return 0;
 }
 

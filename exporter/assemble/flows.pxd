@@ -29,6 +29,7 @@ cdef struct Open:            # a request without its (whole) answer; its SpanRec
     uint64_t id_hash         # of the id on the wire that it brought; 0
     uint8_t bodiless
     uint8_t answered         # the answer has begun
+    uint8_t prepared         # PostgreSQL: the statement was only prepared, as its answer shows
     uint8_t told             # the link stage knows of it
     uint8_t status_n
     uint8_t status_text[36]
@@ -95,6 +96,7 @@ cdef class Flows:
     cdef uint64_t hand
     cdef Flow *waiting
     cdef uint64_t timeout_ns
+    cdef uint64_t loss_ns        # when the source last lost records: silence proves nothing before
     cdef uint64_t hold_ns
     cdef uint64_t max_hold_ns
     cdef bint mask_text
@@ -115,6 +117,8 @@ cdef class Flows:
     cdef int handle(self, const uint8_t *record, uint32_t size) except -1 nogil
     # Time-outs, and answers that have passed without a record: every half second.
     cdef int settle(self, uint64_t now) except -1 nogil
+    # The source has lost records until now.
+    cdef void lossy(self, uint64_t now) noexcept nogil
     # The end: what is open is dropped and counted, what is passing is finished.
     cdef int finish(self, uint64_t now) except -1 nogil
 

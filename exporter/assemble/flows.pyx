@@ -12,7 +12,8 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from zerospan.exporter.abi.events cimport (
-    ZS_CLOSE, ZS_CONN, ZS_CONNECT, ZS_DGRAM, ZS_F_CUT, ZS_F_GAP, ZS_MSG, ZS_PROGRESS, ZS_ROLE_CONNECTING, ZS_SEND,
+    ZS_CLOSE, ZS_CONN, ZS_CONNECT, ZS_DGRAM, ZS_F_CUT, ZS_F_GAP, ZS_MSG, ZS_PROGRESS, ZS_ROLE_ACCEPTING, ZS_ROLE_CONNECTING,
+    ZS_SEND,
     zs_close, zs_conn, zs_connect, zs_dgram, zs_hdr, zs_msg, zs_progress,
 )
 from zerospan.exporter.assemble.operations cimport (
@@ -339,8 +340,8 @@ cdef class Flows:
         if f.dead:
             return 0
         if not f.role:
-            # The counters could not tell who connected: who spoke first did.
-            f.role = ZS_ROLE_CONNECTING if sent else 2
+            # The counters could not tell who connected: servers have the lower port.
+            f.role = ZS_ROLE_ACCEPTING if f.local_port < f.remote_port else ZS_ROLE_CONNECTING
         from_client = sent == (f.role == ZS_ROLE_CONNECTING)
         self.flow = f
         self.now.time_ns = ev.time_ns
@@ -564,7 +565,7 @@ cdef class Flows:
             parsed_init(&m)
             if f.ops.parse(&a, &m) == 1:
                 # a request comes from the client's side, an answer from the server's
-                f.role = ZS_ROLE_CONNECTING if sent == (m.type != MT_RESPONSE) else 2
+                f.role = ZS_ROLE_CONNECTING if sent == (m.type != MT_RESPONSE) else ZS_ROLE_ACCEPTING
                 self.now.from_client = m.type != MT_RESPONSE
                 on_message(self, &m, 0)
                 if f.passing != NULL:
@@ -810,6 +811,9 @@ cdef class Flows:
         free(o.message)
         free(o)
 
+    cdef void lossy(self, uint64_t now) noexcept nogil:
+        self.loss_ns = now
+
     # ---- time --------------------------------------------------------------------------------------
 
     cdef int settle(self, uint64_t now) except -1 nogil:
@@ -839,7 +843,8 @@ cdef class Flows:
             timeout = DATAGRAM_TIMEOUT_NS if f.transport == 17 and DATAGRAM_TIMEOUT_NS < self.timeout_ns \
                 else self.timeout_ns
             while f.head != NULL and now > span_of(f.head).start_ns + timeout:
-                self.unanswered(f, f.head, REASON_TIMEOUT, now)
+                self.unanswered(f, f.head, REASON_NOT_SEEN if self.loss_ns >= span_of(f.head).start_ns
+                                else REASON_TIMEOUT, now)
             if f.closed_ns and now > f.closed_ns + LINGER_NS:
                 while f.head != NULL:
                     self.unanswered(f, f.head, f.close_reason, f.closed_ns)

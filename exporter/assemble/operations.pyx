@@ -15,9 +15,9 @@ from zerospan.exporter.assemble.span cimport (
 )
 from zerospan.exporter.link.ids cimport hash_bytes
 from zerospan.exporter.proto.base cimport (
-    PAIR_BY_ID, PROTO_HTTP1, STATUS_CLIENT_ERROR, STATUS_SERVER_ERROR,
+    PAIR_BY_ID, PROTO_HTTP1, PROTO_POSTGRES, STATUS_CLIENT_ERROR, STATUS_SERVER_ERROR,
 )
-from zerospan.exporter.proto.cursor cimport Slice, slice_of
+from zerospan.exporter.proto.cursor cimport Slice, slice_is, slice_of
 
 cdef extern from "<errno.h>" nogil:
     int ETIMEDOUT
@@ -33,6 +33,8 @@ cdef enum:
     MAX_ROUTE = 256
     MAX_REQUEST_ID = 128
     MAX_MESSAGE = 512
+
+cdef const char *PREPARE = b"PREPARE"
 
 
 cdef inline Slice cut(Slice s, uint32_t most) noexcept nogil:
@@ -126,6 +128,7 @@ cdef void describe_answer(Open *o, const Parsed *m, bint mask) noexcept nogil:
         r.version = m.version
     if m.truncated:
         r.truncated = 1
+    o.prepared = r.proto == PROTO_POSTGRES and slice_is(m.operation, PREPARE, 7)
     if m.status == STATUS_SERVER_ERROR or (m.status == STATUS_CLIENT_ERROR and r.kind == KIND_CLIENT):
         r.status = SPAN_ERROR
     else:
@@ -150,7 +153,7 @@ cdef Slice route_of(Open *o, Routes routes, uint32_t service) noexcept nogil:
 
 cdef uint32_t span_size(Open *o, Slice route) noexcept nogil:
     cdef SpanRec *r = span_of(o)
-    cdef uint32_t n = sizeof(SpanRec) + o.status_n + o.message_n + route.n
+    cdef uint32_t n = sizeof(SpanRec) + o.status_n + o.message_n + route.n + 8   # 8: PREPARE
     cdef int i
     for i in range(STR_MAX):
         n += r.n[i]
@@ -171,6 +174,8 @@ cdef void copy_span(SpanRec *to, Open *o, Slice route, uint32_t size) noexcept n
             s = slice_of(o.message, o.message_n)
         elif i == STR_ROUTE:
             s = route
+        elif i == STR_OPERATION and o.prepared:
+            s = slice_of(<const uint8_t *>PREPARE, 7)
         else:
             s = span_str(r, i)
         to.n[i] = <uint16_t>s.n

@@ -14,7 +14,7 @@ from zerospan import __version__
 from zerospan.exporter.cli import machine, options
 from zerospan.exporter.cli.machine import Finding
 from zerospan.exporter.config import Config, ConfigError, ring_size
-from zerospan.exporter.config.model import Console, Files, Filter, Otlp
+from zerospan.exporter.config.model import Files, Filter
 from zerospan.exporter.config.rules import listen_address
 from zerospan.exporter.config.secret import Url
 from zerospan.exporter.source import bpf, capture
@@ -22,11 +22,12 @@ from zerospan.exporter.terminal import paint, wants_color
 
 EPILOG = """examples:
   sudo zerospan check                      is this machine fit, and which hooks are used
-  sudo zerospan check --config agent.yaml  the same with its settings; are its receivers there
+  sudo zerospan check --config agent.yaml  with its settings, and its receivers
   sudo zerospan check --json               for scripts: usable, hooks, findings
 
-Loads each family of hooks for a moment and sends one request over 127.0.0.1 through those that would be
-used. Leaves nothing behind. Exit code: 0 usable, 1 not usable (the last line says why)."""
+Loads each family of hooks for a moment and sends one request over 127.0.0.1
+through those that would be used. Leaves nothing behind.
+Exit code: 0 usable, 1 not usable (the last line says why)."""
 
 CONNECT_S = 2.0
 PORTS = {"http": 80, "https": 443}
@@ -46,7 +47,9 @@ def main(args: argparse.Namespace) -> int:
     findings = machine.facts(names, bpf.__file__)
     try:
         config = options.configuration(args)
-        findings.append(Finding("config", "ok", args.config or os.environ.get("ZEROSPAN_CONFIG") or "defaults"))
+        findings.append(
+            Finding("config", "ok", args.config or os.environ.get("ZEROSPAN_CONFIG") or "defaults")
+        )
     except ConfigError as e:
         config = Config()
         findings.append(Finding("config", "fail", str(e), "see `zerospan config --schema`"))
@@ -94,6 +97,12 @@ def load(layout: str) -> str:
     return ""
 
 
+def short(why: str) -> str:
+    """A loader's error for people: what libbpf adds is for --json, and some of it misleads (its ulimit)."""
+    what, _, said = why.partition("; libbpf: ")
+    return f"{what} (--json has more)" if said else what
+
+
 def filters(config: Config) -> Finding:
     given = {name: getattr(config.filter, name) for name in config.filter.__struct_fields__}
     try:
@@ -125,8 +134,14 @@ def sinks(config: Config) -> list[Finding]:
     if config.metrics.listen is not None:
         out.append(bindable(config.metrics.listen))
     if not out and not config.console.tree:
-        out.append(Finding("sinks", "info", "none: nothing is exported until one is set",
-                           "e.g. --traces-file FILE, --metrics-listen 127.0.0.1:9464, OTEL_EXPORTER_OTLP_ENDPOINT"))
+        out.append(
+            Finding(
+                "sinks",
+                "info",
+                "none: nothing is exported until one is set",
+                "e.g. --traces-file FILE, --metrics-listen 127.0.0.1:9464, OTEL_EXPORTER_OTLP_ENDPOINT",
+            )
+        )
     return out
 
 
@@ -137,8 +152,12 @@ def reach(key: str, url: Url) -> Finding:
     try:
         socket.create_connection((host, port), timeout=CONNECT_S).close()
     except OSError as e:
-        return Finding(f"sink {key}", "warn", f"{host}:{port} cannot be reached: {e.strerror or e}",
-                       "the agent tries again and again; start the receiver, or correct its address")
+        return Finding(
+            f"sink {key}",
+            "warn",
+            f"{host}:{port} cannot be reached: {e.strerror or e}",
+            "the agent tries again and again; start the receiver, or correct its address",
+        )
     return Finding(f"sink {key}", "ok", f"{url} can be reached")
 
 
@@ -146,7 +165,12 @@ def writable(key: str, path: str) -> Finding:
     folder = os.path.dirname(path) or "."
     if path == "-" or os.access(path if os.path.exists(path) else folder, os.W_OK):
         return Finding(f"sink {key}", "ok", "standard output" if path == "-" else path)
-    return Finding(f"sink {key}", "fail", f"{path} cannot be written", f"is there a folder {folder}, and may you write to it?")
+    return Finding(
+        f"sink {key}",
+        "fail",
+        f"{path} cannot be written",
+        f"is there a folder {folder}, and may you write to it?",
+    )
 
 
 def bindable(listen: str) -> Finding:
@@ -157,8 +181,12 @@ def bindable(listen: str) -> Finding:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             s.bind((host, port))
     except OSError as e:
-        return Finding("metrics.listen", "warn", f"{listen}: {e.strerror or e}",
-                       "in order if the agent runs already, else choose another port")
+        return Finding(
+            "metrics.listen",
+            "warn",
+            f"{listen}: {e.strerror or e}",
+            "in order if the agent runs already, else choose another port",
+        )
     return Finding("metrics.listen", "ok", listen)
 
 
@@ -169,11 +197,7 @@ def selftest(config: Config, hooks: str) -> Finding:
     from zerospan.exporter import pipeline  # loads all that the agent consists of
     from zerospan.exporter.selftest import SelfTest
 
-    bare = msgspec.structs.replace(
-        config,
-        filter=Filter(), otlp=Otlp(), loki=None, files=Files(), console=Console(),
-        metrics=msgspec.structs.replace(config.metrics, listen=None),
-    )
+    bare = msgspec.structs.replace(options.without_receivers(config), filter=Filter(), files=Files())
     test = SelfTest()
     agent = pipeline.build(bare, hidden=test.hidden, control=False)
     try:
@@ -193,17 +217,33 @@ def answer(args: argparse.Namespace, hooks: str, findings: list[Finding]) -> int
     if usable:
         verdict = f"usable, with hooks {hooks}"
     else:
-        verdict = f"NOT usable: {first.name}: {first.text}" if first else "NOT usable: no family of hooks can be loaded"
+        verdict = (
+            f"NOT usable: {first.name}: {short(first.text)}"
+            if first
+            else "NOT usable: no family of hooks can be loaded"
+        )
         verdict += f"; {first.fix}" if first and first.fix else ""
     if args.json:
-        print(json.dumps({"usable": usable, "hooks": hooks, "version": __version__, "verdict": verdict,
-                          "findings": [msgspec.to_builtins(f) for f in findings]}, indent=2))
+        print(
+            json.dumps(
+                {
+                    "usable": usable,
+                    "hooks": hooks,
+                    "version": __version__,
+                    "verdict": verdict,
+                    "findings": [msgspec.to_builtins(f) for f in findings],
+                },
+                indent=2,
+            )
+        )
         return 0 if usable else 1
     color = wants_color(sys.stdout)
     for f in findings:
         mark = paint(f"{f.state:<4}", COLORS[f.state], color)
-        lines = textwrap.wrap(f.text, 54, break_on_hyphens=False) or [""]
-        lines += textwrap.wrap(f"-> {f.fix}", 54, subsequent_indent="   ", break_on_hyphens=False) if f.fix else []
+        lines = textwrap.wrap(short(f.text), 54, break_on_hyphens=False) or [""]
+        lines += (
+            textwrap.wrap(f"-> {f.fix}", 54, subsequent_indent="   ", break_on_hyphens=False) if f.fix else []
+        )
         print(f"{mark}  {f.name:<19} {lines[0]}")
         for line in lines[1:]:
             print(f"{'':<25} {line}")

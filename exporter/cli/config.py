@@ -9,18 +9,21 @@ from zerospan.exporter.cli import options
 from zerospan.exporter.config import describe
 
 EPILOG = """examples:
-  zerospan config --config agent.yaml      check it, and print every setting as the agent would use it
-  zerospan config --schema > schema.json   for editors (yaml-language-server: $schema=schema.json)
+  zerospan config --config agent.yaml      check it, print what it amounts to
+  zerospan config --schema > schema.json   for editors
   OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 zerospan config
 
-Settings come from defaults < file < OTEL_* < ZEROSPAN_* < options. Header values and passwords are not shown.
+Settings come from defaults < file < OTEL_* < ZEROSPAN_* < options. Values of
+headers and passwords are not shown.
 Exit code: 0 valid, 2 not valid (each mistake with its place)."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     options.add_config(parser)
-    parser.add_argument("--schema", action="store_true", help="print the JSON schema of the YAML file instead")
+    parser.add_argument(
+        "--schema", action="store_true", help="print the JSON schema of the YAML file instead"
+    )
     parser.add_argument("--json", action="store_true", help="JSON instead of YAML")
     options.add_sinks(parser)
     options.add_capture(parser)

@@ -1,4 +1,4 @@
-"""What the machine allows: kernel, rights, limits. Facts for `zerospan check`; reads /proc and /sys, changes nothing."""
+"""What the machine allows: kernel, rights, limits. For `zerospan check`; reads /proc and /sys only."""
 
 import ctypes
 import os
@@ -22,7 +22,9 @@ CAPABILITIES = (
 )
 SYS_ADMIN = 21  # stands for CAP_BPF and CAP_PERFMON
 NEEDED, WANTED = ("CAP_BPF", "CAP_PERFMON"), ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
-AS_ROOT = "run as root (`sudo zerospan ...`), or give CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
+AS_ROOT = (
+    "run as root (`sudo zerospan ...`), or give CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
+)
 BTF = Path("/sys/kernel/btf/vmlinux")
 
 
@@ -55,8 +57,12 @@ def kernel() -> Finding:
 
 def btf(path: Path = BTF) -> Finding:
     if not path.exists():
-        return Finding("BTF", "fail", f"{path} is missing: the programs cannot be fitted to this kernel",
-                       "use a kernel with CONFIG_DEBUG_INFO_BTF=y, as Debian, Ubuntu, Fedora and RHEL ship it")
+        return Finding(
+            "BTF",
+            "fail",
+            f"{path} is missing: the programs cannot be fitted to this kernel",
+            "use a kernel with CONFIG_DEBUG_INFO_BTF=y, as Debian, Ubuntu, Fedora and RHEL ship it",
+        )
     return Finding("BTF", "ok", f"{path}, {path.stat().st_size >> 10} KiB")
 
 
@@ -67,8 +73,12 @@ def lockdown(path: Path = Path("/sys/kernel/security/lockdown")) -> Finding | No
     except OSError:
         return None
     if "[confidentiality]" in mode:
-        return Finding("lockdown", "fail", "confidentiality: BPF programs may not read memory",
-                       "boot with lockdown=integrity or without it")
+        return Finding(
+            "lockdown",
+            "fail",
+            "confidentiality: BPF programs may not read memory",
+            "boot with lockdown=integrity or without it",
+        )
     return Finding("lockdown", "ok", mode.partition("[")[2].partition("]")[0] or "none")
 
 
@@ -80,7 +90,9 @@ def capabilities(names: set[str]) -> list[Finding]:
         elif name in NEEDED:
             out.append(Finding(name, "fail", f"missing: {purpose}", AS_ROOT))
         elif name in WANTED:
-            out.append(Finding(name, "warn", f"missing: {purpose}; services get their names from the command name"))
+            out.append(
+                Finding(name, "warn", f"missing: {purpose}; services get their names from the command name")
+            )
         else:
             out.append(Finding(name, "info", f"missing: {purpose}"))
     return out
@@ -96,14 +108,18 @@ def memlock(names: set[str], release: str | None = None) -> Finding:
         return Finding("memlock", "ok", f"{text}; does not matter on this kernel")
     if soft == resource.RLIM_INFINITY or "CAP_SYS_RESOURCE" in names:
         return Finding("memlock", "ok", text)
-    return Finding("memlock", "warn", f"{text}: maps count as locked memory on this kernel", "`ulimit -l unlimited`")
+    return Finding(
+        "memlock", "warn", f"{text}: maps count as locked memory on this kernel", "`ulimit -l unlimited`"
+    )
 
 
 def cgroups(root: Path = Path("/sys/fs/cgroup")) -> Finding:
     if (root / "cgroup.controllers").exists():
         return Finding("cgroups", "ok", f"version 2 at {root}")
     if (root / "unified/cgroup.procs").exists():
-        return Finding("cgroups", "ok", f"version 1, with version 2 at {root}/unified; --cgroup takes the latter")
+        return Finding(
+            "cgroups", "ok", f"version 1, with version 2 at {root}/unified; --cgroup takes the latter"
+        )
     return Finding("cgroups", "info", "no version 2: --cgroup cannot be used")
 
 

@@ -18,13 +18,16 @@ EPILOG = """examples:
   zerospan run --metrics-listen 127.0.0.1:9464 --exe nginx --port 8080
   OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 zerospan run
 
-SIGTERM, SIGINT and the end of the duration stop it: what is held leaves, the sinks are flushed, the ledger is printed."""
+SIGTERM, SIGINT and the end of the duration stop it: what is held leaves, the sinks are flushed, the ledger
+is printed."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     options.add_config(parser)
-    parser.add_argument("--duration", type=float, metavar="SECONDS", help="stop after so long (default: never)")
+    parser.add_argument(
+        "--duration", type=float, metavar="SECONDS", help="stop after so long (default: never)"
+    )
     options.add_sinks(parser)
     options.add_capture(parser)
 
@@ -61,8 +64,11 @@ def main(args: argparse.Namespace) -> int:
     for sink in agent.sinks:
         stats = sink.stats
         if stats.dropped or stats.last_error:
-            print(f"zerospan: sink {stats.name}: sent {stats.sent_items}, dropped {stats.dropped or 0}"
-                  f"{'; last error: ' + stats.last_error if stats.last_error else ''}", file=sys.stderr)
+            print(
+                f"zerospan: sink {stats.name}: sent {stats.sent_items}, dropped {stats.dropped or 0}"
+                f"{'; last error: ' + stats.last_error if stats.last_error else ''}",
+                file=sys.stderr,
+            )
     return 1 if agent.failure is not None else 0
 
 

@@ -12,8 +12,8 @@ from zerospan.exporter.terminal import cut, paint, plain, wants_color
 
 EPILOG = """examples:
   zerospan status                     for people; needs the rights of the agent's user (root)
-  zerospan status --json              everything: seen, exported, dropped, kernel, pipeline, sinks...
-  zerospan status --run-dir /tmp/zs   of an agent that was started with the same --run-dir
+  zerospan status --json              all: seen, exported, dropped, kernel, sinks
+  zerospan status --run-dir /tmp/zs   of an agent with this --run-dir
 
 Exit code: 0, or 1 if no agent answers."""
 
@@ -21,8 +21,19 @@ RATE_S = 0.5
 TOP = 8
 # Counters of the pipeline that tell of trouble; shown where they are not 0.
 TROUBLE = (
-    "records_unannounced", "records_bad", "connections_refused", "connections_evicted", "orphans", "parse_errors",
-    "uncaptured", "gaps", "hold_early", "timeouts", "resets", "closed_early", "not_seen",
+    "records_unannounced",
+    "records_bad",
+    "connections_refused",
+    "connections_evicted",
+    "orphans",
+    "parse_errors",
+    "uncaptured",
+    "gaps",
+    "hold_early",
+    "timeouts",
+    "resets",
+    "closed_early",
+    "not_seen",
 )
 
 
@@ -72,8 +83,14 @@ def render(before: dict[str, Any], s: dict[str, Any], seconds: float, *, color: 
     trouble |= {name: n for name, n in s["kernel"].items() if n and name != "emitted"}
     if trouble:
         lines += ["", paint("worth a look", "yellow", color), *_columns(trouble)]
-    lines += ["", paint("memory", "bold", color), *_columns({k: f"{n >> 10} KiB" for k, n in s["memory_bytes"].items()})]
+    lines += [
+        "",
+        paint("memory", "bold", color),
+        *_columns({k: f"{n >> 10} KiB" for k, n in s["memory_bytes"].items()}),
+    ]
     lines += ["", paint("sinks", "bold", color), *_sinks(s["sinks"], color)]
+    if s.get("metrics"):
+        lines.append(f"  /metrics         at {s['metrics']}")
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 

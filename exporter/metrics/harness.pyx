@@ -164,7 +164,7 @@ cdef class Feeder:
         cdef int wanted = (n_series + lines - 1) // lines
         cdef int i
         before = self.red.tables[0].n
-        processes = [self.process(f"service-{i}", f"node-17.example.internal:{4000 + i}") for i in range(20)]
+        processes = [self.process(f"service-{i}", f"node-17.example.internal:{4000 + self.n}") for i in range(20)]
         for i in range(wanted):
             route = f"/api/v1/resource-{chr(97 + i // 20 % 25)}/{{id}}/part-{i // 500}".encode()
             self.observe(processes[i % 20], "server", "http", code=200 if i % 5 else 404, version=11, operation=b"GET",

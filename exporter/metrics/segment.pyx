@@ -9,7 +9,7 @@ for a word is bounded by the limits of routes.pyx. Linear in the segment.
 """
 
 from libc.stdint cimport uint8_t, uint32_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from zerospan.exporter.proto.cursor cimport Slice, slice_of
 
@@ -36,12 +36,20 @@ cdef inline int class_of(uint8_t c) noexcept nogil:
 
 
 cdef bint is_version(const uint8_t *p, uint32_t n) noexcept nogil:
-    """v1, v12, v2.1"""
-    cdef uint32_t i
-    if n < 2 or n > 6 or (p[0] | 32) != 118 or class_of(p[1]) != DIGIT:
+    """v1, v12, v2.1, v1alpha2, v1beta1"""
+    cdef uint32_t i = 1
+    if n < 2 or n > 10 or (p[0] | 32) != 118 or class_of(p[1]) != DIGIT:
         return False
-    for i in range(2, n):
-        if class_of(p[i]) != DIGIT and p[i] != 46:
+    while i < n:
+        if n - i >= 5 and memcmp(p + i, b"alpha", 5) == 0:
+            i += 5
+        elif n - i >= 4 and memcmp(p + i, b"beta", 4) == 0:
+            i += 4
+        elif i < 6 and (class_of(p[i]) == DIGIT or p[i] == 46):
+            i += 1
+        elif i == n - 1 and class_of(p[i]) == DIGIT:
+            i += 1
+        else:
             return False
     return True
 

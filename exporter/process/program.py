@@ -29,6 +29,8 @@ LOADER_VALUES = (
     "--inhibit-rpath",
     "--glibc-hwcaps-prepend",
 )
+# One file with several names (Debian: redis-server is a link to redis-check-rdb): argv[0] says which.
+MULTINAME = re.compile(r"(redis|valkey|keydb)-[\w-]+")
 MULTICALL = ("busybox", "toybox", "busybox.static")
 
 
@@ -72,6 +74,10 @@ def program(exe: str, argv: tuple[str, ...], cwd: str, comm: str) -> Program:
         name = base(first).lstrip("-").rstrip(":") or comm
         if family_of(comm) and not family_of(name):
             name = comm  # an interpreter with a title
+    several = MULTINAME.fullmatch(name)
+    if several and argv and argv[0].strip():
+        called = base(argv[0].split(None, 1)[0])
+        name = called if called.startswith(several[1] + "-") else name
     if name in MULTICALL and argv:
         applet = base(argv[0]).lstrip("-")
         if applet in MULTICALL and len(argv) > 1:

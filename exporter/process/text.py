@@ -65,7 +65,7 @@ def stem(path: str) -> str:
 
 
 def folder(path: str, cwd: str = "") -> str:
-    """`path` (a folder, relative to `cwd`) or the nearest above it whose name tells what a program is; else ""."""
+    """`path` (a folder, relative to `cwd`) or the nearest above it whose name says what runs; else ""."""
     path = posixpath.normpath(posixpath.join(cwd or "/", path))
     if not path.startswith("/"):
         return ""

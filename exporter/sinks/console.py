@@ -1,7 +1,8 @@
 """Sinks for a person at a terminal: traces as trees, requests as lines.
 
-Both take the encoded batches that every other sink takes, decode them on their own thread and write to standard output. A reader
-that goes away ends the output, not the agent: what comes then is dropped and counted.
+Both take the encoded batches that every other sink takes, decode them on their own thread and write to
+standard output. A reader that goes away ends the output, not the agent: what comes then is dropped and
+counted.
 """
 
 import os
@@ -35,12 +36,14 @@ def write_stdout(text: str) -> None:
 class TreeSink(QueueSink):
     """Prints each trace as a tree once nothing more came of it for `quiet_s` seconds."""
 
-    def __init__(self, *, write: Write = write_stdout, quiet_s: float = QUIET_S, color: bool | None = None) -> None:
+    def __init__(
+        self, *, write: Write = write_stdout, quiet_s: float = QUIET_S, color: bool | None = None
+    ) -> None:
         super().__init__("console/tree", "traces", queue_bytes=QUEUE_BYTES)
         self._out = write
         self._quiet_s = quiet_s
         self._color = wants_color() if color is None else color
-        self._trees: OrderedDict[str, tuple[float, list[Span]]] = OrderedDict()  # the one that grew last is the last
+        self._trees: OrderedDict[str, tuple[float, list[Span]]] = OrderedDict()  # grew last: last
         self._spans = 0
         self._trees_lock = threading.Lock()
         self._broken = False
@@ -93,7 +96,10 @@ class TreeSink(QueueSink):
 
 
 class RequestSink(QueueSink):
-    """Hands each request to `show`, in the order of its batch. `closed` is set when `show` found no reader any more."""
+    """Hands the requests of each batch to `show`, in the order of their time.
+
+    `closed` is set when `show` found no reader any more.
+    """
 
     def __init__(self, show: Callable[[list[Request]], None]) -> None:
         super().__init__("console/requests", "logs", queue_bytes=QUEUE_BYTES)

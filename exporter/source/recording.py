@@ -1,12 +1,14 @@
 """The file of `zerospan record`: what the kernel wrote, who the processes were, and when the agent looked.
 
-    header: magic, format version, ABI version, length of a JSON object; the object (host, agent's pid, hooks); padding
-    frame:  u32 size, u32 kind (FRAMES); `size` bytes; zeros up to a multiple of 8, so that records can be read in place
+    header: magic, format version, ABI version, length of a JSON object; the object (host, agent's pid,
+    hooks) frame:  u32 size, u32 kind; `size` bytes; zeros up to a multiple of 8, so that records can be
+    read in place
 
-Little-endian, as the records are. Besides the kernel's records there is a frame for every step of the drain loop (TICK, SETTLE,
-EXPIRE, FORGET, FINISH), so that a replay takes the same steps at the same times and comes to the same spans with the same ids.
-PROCESS frames have the descriptions that the agent asked for, in that order. END has the kernel's counters: a file without it was
-cut off. The kernel's records hold payload: the file is readable by its owner only.
+Little-endian, as the records are. Besides the kernel's records there is a frame for every step of the drain
+loop (TICK, SETTLE, EXPIRE, FORGET, FINISH), so that a replay takes the same steps at the same times and
+comes to the same spans with the same ids. PROCESS frames have the descriptions that the agent asked for, in
+that order. END has the kernel's counters: a file without it was cut off. The kernel's records hold payload:
+the file is readable by its owner only.
 
 `Tape` writes it (for pipeline.py, with source.recorder); source.replay reads it.
 """
@@ -65,8 +67,13 @@ class Tape:
 
     def record(self, source: object, *, self_tgid: int, wall_offset: int, hooks: str) -> Recorder:
         """The source that passes on what `source` has, and writes it down. Writes the header."""
-        about = {"host": socket.gethostname(), "agent_pid": self_tgid, "wall_offset_ns": wall_offset,
-                 "hooks": hooks, "version": __version__}
+        about = {
+            "host": socket.gethostname(),
+            "agent_pid": self_tgid,
+            "wall_offset_ns": wall_offset,
+            "hooks": hooks,
+            "version": __version__,
+        }
         text = json.dumps(about).encode()
         text += b" " * pad(HEAD.size + len(text))
         self._out = Recorder(source, self._fd)
@@ -145,11 +152,13 @@ def read_head(data: memoryview, path: str) -> tuple[dict[str, Any], int]:
         raise ReplayError(f"{path} is no recording of zerospan; make one with `zerospan record FILE`")
     _, version, abi, size, _ = HEAD.unpack_from(data)
     if version != FORMAT:
-        raise ReplayError(f"{path} has format {version}, this zerospan reads {FORMAT}; use the version that wrote it")
+        raise ReplayError(
+            f"{path} has format {version}, this zerospan reads {FORMAT}; use the version that wrote it"
+        )
     if abi != ABI_VERSION:
         raise ReplayError(
-            f"{path} has events of ABI version {abi}, this zerospan reads {ABI_VERSION}; replay it with the version that"
-            " recorded it"
+            f"{path} has events of ABI version {abi}, this zerospan reads {ABI_VERSION}; replay it with the"
+            " version that recorded it"
         )
     start = HEAD.size + size
     if size > HEAD_MAX or start > len(data):
@@ -167,4 +176,4 @@ def read_process(body: bytes, path: str) -> tuple[int, str, ProcessInfo]:
     try:
         return msgspec.msgpack.decode(body, type=tuple[int, str, ProcessInfo])
     except msgspec.DecodeError as e:
-        raise ReplayError(f"{path}: the description of a process cannot be read ({e}); the file is damaged") from e
+        raise ReplayError(f"{path} is damaged: the description of a process cannot be read ({e})") from e

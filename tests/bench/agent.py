@@ -22,7 +22,9 @@ from zerospan.exporter.selfmon.control import ControlError, ask
 MIB = 1 << 20
 START_S = 30.0  # the self-test included
 DRAIN_S = 45.0  # max_hold is 30 s
-LEDGER = re.compile(r"ledger: seen (\d+) / exported (\d+) / dropped (\S.*?)(?: / in flight (\d+))?\s*(\(DOES NOT.*)?$")
+LEDGER = re.compile(
+    r"ledger: seen (\d+) / exported (\d+) / dropped (\S.*?)(?: / in flight (\d+))?\s*(\(DOES NOT.*)?$"
+)
 
 CONFIG = """
 otlp: {{traces: {{endpoint: "http://127.0.0.1:{sink}"}}}}
@@ -46,7 +48,7 @@ class Account:
     marks: list[str] = field(default_factory=list)
 
     def judge(self, requests: int, loads: int) -> None:
-        """requests: those that were answered; loads: runs of a client, each of which may end in the midst of requests."""
+        """requests: those that were answered; loads: runs of a client, each may end amid requests."""
         self.expected = 2 * requests
         if self.events_lost:
             self.marks.append(f"{self.events_lost} records lost in the kernel")
@@ -90,17 +92,13 @@ class Agent:
             body: bytes = answer.read()
         return body
 
-    def drain(self) -> None:
-        """Waits until all that was seen has left; few requests may stay open that a client gave up."""
-        before = -1
+    def drain(self, spans: int) -> None:
+        """Waits until so many spans have left, or nothing waits any more (stop() tells what was lost)."""
 
         def done() -> bool:
-            nonlocal before
             now = self.status()
             waiting = now["in_flight"]
-            same = now["seen"] == before
-            before = now["seen"]
-            return same and not waiting.get("held") and not waiting.get("queued")
+            return now["exported"] >= spans or not (waiting.get("held") or waiting.get("queued"))
 
         wait_for("the agent's spans on hold", done, DRAIN_S, 0.25)
 
@@ -114,9 +112,13 @@ class Agent:
         if line is None:
             raise BenchError(f"the agent left no ledger (exit code {self.process.returncode}){self._said()}")
         dropped = {} if line[3] == "none" else {k: int(v) for k, v in (p.split("=") for p in line[3].split())}
-        lost = sum(n for name, n in kernel.items() if name.startswith("ring_full_") or name == "conn_table_full")
+        lost = sum(
+            n for name, n in kernel.items() if name.startswith("ring_full_") or name == "conn_table_full"
+        )
         assert self.sink.stdout is not None
-        account = Account(int(line[1]), int(line[2]), dropped, lost, json.loads(self.sink.stdout.read() or "{}"))
+        account = Account(
+            int(line[1]), int(line[2]), dropped, lost, json.loads(self.sink.stdout.read() or "{}")
+        )
         if line[5]:
             account.marks.append("the agent's ledger does not balance")
         if self.process.returncode:
@@ -125,11 +127,15 @@ class Agent:
         return account
 
     def memory_mb(self) -> dict[str, float]:
-        """RSS and memory of BPF maps and programs in MB (10^6 bytes); pages of the ring that the agent maps count once."""
+        """RSS and memory of BPF maps and programs in MB (10^6 bytes); mapped pages of the ring count once."""
         rss, shared = resident(self.pid)
         maps, programs = bpf_bytes(self.pid)
-        return {"process": (rss - shared) / 1e6, "maps": maps / 1e6, "programs": programs / 1e6,
-                "total": (rss - shared + maps + programs) / 1e6}
+        return {
+            "process": (rss - shared) / 1e6,
+            "maps": maps / 1e6,
+            "programs": programs / 1e6,
+            "total": (rss - shared + maps + programs) / 1e6,
+        }
 
     def _said(self) -> str:
         text = self.errors.read_text().strip()
@@ -151,7 +157,7 @@ def resident(pid: int) -> tuple[int, int]:
 
 
 def bpf_bytes(pid: int) -> tuple[int, int]:
-    """Kernel memory of the BPF maps and of the programs that a process holds open (`memlock` of /proc/PID/fdinfo)."""
+    """Kernel memory of the BPF maps and programs that a process holds (`memlock` of /proc/PID/fdinfo)."""
     found: dict[tuple[str, str], int] = {}
     for path in Path(f"/proc/{pid}/fdinfo").iterdir():
         with contextlib.suppress(OSError):

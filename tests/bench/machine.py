@@ -34,7 +34,7 @@ class BenchError(Exception):
 
 
 def program(name: str) -> str:
-    """Path of a program; nginx stands in /usr/sbin, which is not in everyone's PATH. KeyError: not asked for."""
+    """Path of a program; nginx stands in /usr/sbin, which is not in everyone's PATH. BenchError: missing."""
     found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     if found is None:
         raise BenchError(f"{name} is missing: apt-get install {PACKAGES[name]}")
@@ -64,8 +64,8 @@ def require(names: Sequence[str], *, root: bool) -> None:
 def cpu_ns(pid: int) -> int:
     """CPU time of a process with all its threads, ended ones too, in ns.
 
-    The process's CPU clock (clock_getcpuclockid(3)): the scheduler's own sum, as in /proc/PID/schedstat, which
-    however has the main thread only. BenchError if there is no such process.
+    The process's CPU clock (clock_getcpuclockid(3)): the scheduler's sum, as in /proc/PID/schedstat, which is
+    of the main thread only. BenchError if there is no such process.
     """
     try:
         return time.clock_gettime_ns((~pid << 3) | 2)
@@ -137,7 +137,9 @@ def measure_json(core: int, command: Sequence[str], timeout_s: float) -> dict[st
 def compile_c(name: str, folder: Path) -> str:
     """Builds tests/bench/NAME.c; path of the program."""
     target = str(folder / name)
-    measure(OTHER_CORE, [program("gcc"), "-O2", "-Wall", "-Wextra", "-o", target, str(HERE / f"{name}.c")], 60)
+    measure(
+        OTHER_CORE, [program("gcc"), "-O2", "-Wall", "-Wextra", "-o", target, str(HERE / f"{name}.c")], 60
+    )
     return target
 
 
@@ -178,5 +180,8 @@ class About:
             if line.startswith("model name"):
                 cpu = line.partition(":")[2].strip()
                 break
-        nat = any(Path(f"/proc/net/{name}").exists() for name in ("nf_conntrack", "ip_tables_names"))
+        tables = [Path(f"/proc/net/{name}") for name in ("ip_tables_names", "ip6_tables_names")]
+        nat = Path("/sys/module/nf_nat/refcnt").exists() or any(
+            t.exists() and "nat" in t.read_text() for t in tables
+        )
         return About(os.cpu_count() or 1, cpu, platform.release(), sys.version.split()[0], quiet_share(), nat)

@@ -1,6 +1,7 @@
 """The watched pair: nginx with one worker on one core, wrk or the fixed-rate client on the other.
 
-nginx answers as cheaply as it can (sendfile, tcp_nopush, open_file_cache, no access log), so that what is added weighs most.
+nginx answers as cheaply as it can (sendfile, tcp_nopush, open_file_cache, no access log), so that what is
+added weighs most.
 """
 
 import contextlib
@@ -86,7 +87,15 @@ class Nginx:
 
     def fixed_rate(self, load: str, rate: float, seconds: float, *, first: bool) -> dict[str, Any]:
         """The client of load.c. first: with real-time priority."""
-        figures = [str(self.port), PATH, str(CONNECTIONS), f"{rate:.0f}", str(seconds), "0.3", str(int(first))]
+        figures = [
+            str(self.port),
+            PATH,
+            str(CONNECTIONS),
+            f"{rate:.0f}",
+            str(seconds),
+            "0.3",
+            str(int(first)),
+        ]
         return measure_json(OTHER_CORE, [load, *figures], seconds + 20)
 
 
@@ -134,13 +143,15 @@ def nginx(folder: Path) -> Iterator[Nginx]:
     config.write_text(CONFIG.format(folder=folder, port=port, user=nobody.pw_name, group=group))
     log = folder / "error.log"
     command = [program("nginx"), "-p", str(folder), "-e", str(log), "-c", str(config)]
-    with (folder / "nginx.out").open("w") as out:
-        with running(SERVER_CORE, command, stdout=out, stderr=subprocess.STDOUT) as process:
+    with (
+        (folder / "nginx.out").open("w") as out,
+        running(SERVER_CORE, command, stdout=out, stderr=subprocess.STDOUT) as process,
+    ):
 
-            def up() -> bool:
-                if process.poll() is not None:
-                    raise BenchError(f"nginx does not start: {(folder / 'nginx.out').read_text().strip()}")
-                return answers(port) and len(children(process.pid)) == 1
+        def up() -> bool:
+            if process.poll() is not None:
+                raise BenchError(f"nginx does not start: {(folder / 'nginx.out').read_text().strip()}")
+            return answers(port) and len(children(process.pid)) == 1
 
-            wait_for("nginx", up, 10)
-            yield Nginx(port, children(process.pid)[0])
+        wait_for("nginx", up, 10)
+        yield Nginx(port, children(process.pid)[0])

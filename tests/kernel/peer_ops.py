@@ -240,6 +240,15 @@ class Ops:
             sock.sendall(request % i if b"%" in request else request)
             self.recv_all(fd, answer_len)
 
+    def ask_split(self, fd, n, request, answer_len):
+        """As ask(), each request in three calls."""
+        sock = self.socks[fd]
+        for i in range(n):
+            whole = request % i
+            for part in (whole[:2], whole[2:9], whole[9:]):
+                sock.sendall(part)
+            self.recv_all(fd, answer_len)
+
     def ask_fresh(self, host, port, n, request, answer_len):
         """n requests, each on a connection of its own."""
         for i in range(n):
@@ -348,6 +357,9 @@ class Ops:
             self.recv_all(fd, answer_len)
             answered.release()
         writer.join()
+
+    def raise_files(self, n):
+        raise_limit(n)
 
     # ---- processes
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from agent import Agent, logs, spans
+from cgroup import own_cgroup
 from nginx import Nginx
 
 REQUESTS = int(os.environ.get("ZEROSPAN_LEDGER_REQUESTS", "200000"))
@@ -49,9 +50,9 @@ def metric_sum(text: str, port_or_service: str) -> int:
 @pytest.mark.parametrize("hooks", ["sock_length", "sys_exit"])
 def test_every_request_is_accounted_for(tmp_path: Path, way: str, hooks: str) -> None:
     requests = REQUESTS if hooks == "sock_length" else REQUESTS // 10
-    with Nginx(tmp_path / "nginx", proxy=way == "proxy") as nginx:
-        # a round number of spans at the door and, for the proxy, behind it
-        with Agent(tmp_path, {"capture": {"hooks": hooks, "ring_bytes": 64 << 20}}, "--exe", "nginx") as agent:
+    settings = {"capture": {"hooks": hooks, "ring_bytes": 64 << 20}}
+    with own_cgroup("ledger") as cgroup, Nginx(tmp_path / "nginx", proxy=way == "proxy") as nginx:
+        with Agent(tmp_path, settings, "--exe", "nginx", "--cgroup", cgroup) as agent:
             before = nginx.requests()
             drive(nginx.proxy_port or nginx.port, requests, close=way == "new-connections")
             counted = nginx.requests() - before + 1  # the two questions themselves: one before, one inside
@@ -69,9 +70,9 @@ def test_every_request_is_accounted_for(tmp_path: Path, way: str, hooks: str) ->
 
 
 def test_a_full_ring_is_counted_to_the_event(tmp_path: Path) -> None:
-    with Nginx(tmp_path / "nginx") as nginx:
-        settings = {"capture": {"ring_bytes": 65536, "drain_ms": 200}}
-        with Agent(tmp_path, settings, "--exe", "nginx") as agent:
+    settings = {"capture": {"ring_bytes": 65536, "drain_ms": 200}}
+    with own_cgroup("ring") as cgroup, Nginx(tmp_path / "nginx") as nginx:
+        with Agent(tmp_path, settings, "--exe", "nginx", "--cgroup", cgroup) as agent:
             before = nginx.requests()
             drive(nginx.port, REQUESTS // 4)
             counted = nginx.requests() - before + 1
@@ -81,4 +82,5 @@ def test_a_full_ring_is_counted_to_the_event(tmp_path: Path) -> None:
     assert lost > 0, "the ring was never full: the test shows nothing"
     assert lost == status["kernel"]["ring_full_request"]
     seen = sum(1 for s in spans(agent.traces_file) if s["kind"] == 2)
-    assert seen + lost == counted
+    assert set(agent.ledger["dropped"]) <= {"ring_full", "unfinished"}  # unfinished: the close was lost, too
+    assert seen + sum(agent.ledger["dropped"].values()) == counted, agent.ledger

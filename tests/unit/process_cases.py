@@ -1,4 +1,4 @@
-"""A /proc of our own making, and command lines with the names that they must give. Used by test_process_*.py."""
+"""A /proc of our own making, and command lines with the names that they must give. For test_process_*.py."""
 
 from __future__ import annotations
 
@@ -166,6 +166,9 @@ CASES = [
         "postgresql",
     ),
     Case("/usr/bin/redis-server", ["/usr/bin/redis-server 127.0.0.1:6379"], "redis"),
+    Case("/usr/bin/redis-check-rdb", ["/usr/bin/redis-server 127.0.0.1:6379"], "redis"),
+    Case("/usr/bin/redis-check-rdb", ["/usr/bin/redis-sentinel *:26379 [sentinel]"], "redis-sentinel"),
+    Case("/usr/bin/redis-check-rdb", ["redis-check-rdb", "hunter2"], "redis-check-rdb"),
     Case("/usr/sbin/nginx", ["nginx: worker process"], "nginx"),
     Case("/usr/sbin/nginx (deleted)", ["nginx: worker process"], "nginx"),
     Case("/usr/sbin/mysqld", ["mysqld"], "mysql"),

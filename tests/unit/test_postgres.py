@@ -177,6 +177,19 @@ def test_error_in_a_cut_run_still_skips_the_others() -> None:
     assert [m["message"] for m in answers[1:]] == [b"skipped after error"] * 2
 
 
+def test_a_cut_before_the_answer_begins_still_answers() -> None:
+    """The run is cut in the answer to a prepare; the Execute behind it was answered where nobody looked."""
+    talk = Conversation("postgresql")
+    asked = parse("SELECT $1", "s") + describe("s", "S") + SYNC + bind([b"1"], "s") + execute() + SYNC
+    told = PARSED + PARAMETERS + columns(*["long column name"] * 40) + ready() + ONE_SHOT + ready()
+    check(
+        kinds(feed(talk, (CLIENT, asked), (SERVER, told)), "response"),
+        [{"status": "unset", "truncated": True}],
+    )
+    got = feed(talk, (CLIENT, query("SELECT 9")), (SERVER, done("SELECT 9") + ready()))
+    check(kinds(got, "request", "response"), [req("SELECT", "SELECT 9"), ok(9)])
+
+
 def test_long_sql_of_an_extended_query_is_a_request() -> None:
     """The Execute lies behind the captured bytes: the Parse is told, once."""
     sql = "SELECT " + ", ".join(f"c{i}" for i in range(200)) + " FROM wide"

@@ -13,9 +13,23 @@ from zerospan.exporter.process import Describer
 from zerospan.exporter.process.names import name_of
 from zerospan.exporter.process.program import program
 
-INTERPRETERS = (
-    "python python3 python3.11 java ruby ruby3.1 node nodejs sh bash dash php perl dotnet beam.smp".split()
-)
+INTERPRETERS = [
+    "python",
+    "python3",
+    "python3.11",
+    "java",
+    "ruby",
+    "ruby3.1",
+    "node",
+    "nodejs",
+    "sh",
+    "bash",
+    "dash",
+    "php",
+    "perl",
+    "dotnet",
+    "beam.smp",
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(map(str, case.argv))[:60] or "no arguments")
