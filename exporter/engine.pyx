@@ -93,12 +93,15 @@ cdef class Engine:
         self.causes.expire(now, idle_ns)
 
     def finish(self, uint64_t now, int64_t wall_offset):
-        """The end: everything leaves, whatever is known of it. Returns the last batches."""
+        """The end: everything leaves, whatever is known of it. Returns the last batches, none larger than usual."""
         out = self.tick(now, wall_offset)
         with nogil:
             self.flows.settle(now)
             self.flows.finish(now)
-            self.let_go(now, True)
+        while self.hold.spans or self.later.spans:
+            with nogil:
+                self.let_go(now, True)
+            self.take(out)
         self.take(out)
         return out
 
@@ -166,7 +169,7 @@ cdef class Engine:
         cdef Held *held
         cdef SpanRec *r
         cdef SpanRec *to
-        while not self.full() or everything:
+        while not self.full():
             held = self.later.peek()
             if held == NULL or (held.due_ns > now and not everything):
                 break
@@ -178,7 +181,7 @@ cdef class Engine:
                 else:
                     self.leave(r, now, True)
             self.later.pop()
-        while not self.full() or everything:
+        while not self.full():
             held = self.hold.peek()
             if held == NULL or (held.due_ns > now and not everything):
                 break
@@ -191,6 +194,9 @@ cdef class Engine:
                 else:
                     self.leave(r, now, True)
             self.hold.pop()
+            held = self.hold.peek()
+            if held != NULL:
+                self.requests.prefetch((<SpanRec *>(<uint8_t *>held + sizeof(Held))).key)
         return 0
 
     cdef int leave(self, SpanRec *r, uint64_t now, bint must) noexcept nogil:

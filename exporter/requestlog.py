@@ -187,10 +187,11 @@ class Red:
         for (service, endpoint), e in ordered[:rows]:
             share = f"{100 * e.errors / e.requests:6.1f}"
             cells = [f"{duration(ms * 1e6):>9}" for ms in (e.quantile(0.5), e.quantile(0.95), e.most)]
+            rate = e.requests / seconds
             share = paint(share, "red", color) if e.errors else share
             lines.append(
                 f"{cut(plain(service), 14):<14} {cut(plain(endpoint), room):<{room}}"
-                f" {e.requests / seconds:>7.1f} {share} {' '.join(cells)}"
+                f" {rate:>7.{1 if rate < 99_999 else 0}f} {share} {' '.join(cells)}"
             )
         if len(ordered) > rows:
             lines.append(f"… and {len(ordered) - rows} endpoints more")

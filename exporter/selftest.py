@@ -6,6 +6,7 @@ leaving, which waits for link.hold_s. Made by `zerospan run` before it says that
 `zerospan check`.
 """
 
+import contextlib
 import logging
 import struct
 import subprocess
@@ -76,7 +77,8 @@ class SelfTest:
             problem = f"could not be made: {e}"
         finally:
             if filtered and agent.capture is not None:
-                agent.capture.object.delete("zs_filter_pid", key)
+                with contextlib.suppress(OSError):  # it was not written: the map is full
+                    agent.capture.object.delete("zs_filter_pid", key)
             child.kill()
             child.communicate()
             self.hidden.discard(child.pid)  # the number may come again; who had it is known by now
@@ -136,17 +138,15 @@ def diagnosis(
             + f"the hooks ({hooks}) report nothing at all; try `--hooks {others}`, and run `zerospan check`"
         )
     if counts["records"] == before["records"]:
-        return (
-            what
-            + "the kernel wrote records, but none was read: a bug, please report it"
-        )
+        return what + "the kernel wrote records, but none was read: a bug, please report it"
     if counts["records_bad"] > before["records_bad"]:
         return (
             what
             + "records of another ABI: the BPF objects and the agent were built apart; run `make setup` again"
         )
+    came = counts["records"] - before["records"]
     return what + (
-        f"records came ({counts['records'] - before['records']}), but not all of it: an overloaded machine, or"
+        f"records came ({came}), but not all of it: an overloaded machine, or"
         f" hooks ({hooks}) that miss calls. Try again, then other --hooks"
     )
 

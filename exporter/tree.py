@@ -17,9 +17,9 @@ from zerospan.exporter.terminal import cut, duration, paint, plain
 SERVER, CLIENT = 2, 3  # opentelemetry.proto.trace.v1.Span.SpanKind
 ERROR = 2  # opentelemetry.proto.trace.v1.Status.StatusCode
 WIDTH = 100
-TIMES = 35  # columns of duration and hops
-STATUS = 12
-MAX_INDENT = 30  # columns; what is deeper is not moved further
+TIMES = 34  # columns of duration and hops
+STATUS = 10
+LABEL = 28  # columns that service, name and service have at least; what is deeper is not moved further
 
 
 class Span(msgspec.Struct, gc=False):
@@ -111,8 +111,7 @@ def render_trace(spans: Sequence[Span], *, width: int = WIDTH, color: bool = Fal
             c for end_of in (call.server, call.client) if end_of for c in children.get(end_of.span_id, ())
         ]
         nested.sort(key=lambda c: c.outer.start_ns)
-        if len(below) > MAX_INDENT:
-            below = below[:MAX_INDENT]
+        below = below[: max(0, width - TIMES - STATUS - LABEL - 3)]
         for i, inner in enumerate(reversed(nested)):
             stack.append((inner, below + ("└─ " if i == 0 else "├─ "), below + ("   " if i == 0 else "│  ")))
     return "\n".join(lines) + "\n"
@@ -151,8 +150,8 @@ def _line(call: Call, branch: str, width: int, color: bool) -> str:
     outer, inner = call.outer, call.inner
     caller = plain(outer.service) if call.client else _caller(inner)
     callee = plain(inner.service) if call.server else _callee(outer)
-    room = max(20, width - TIMES - STATUS - len(branch))
-    caller, callee = cut(caller, max(8, room // 3)), cut(callee, max(8, room // 3))
+    room = max(LABEL, width - TIMES - STATUS - len(branch))
+    caller, callee = cut(caller, room // 3 - 1), cut(callee, room // 3 - 1)
     name = cut(_name(inner), max(4, room - len(caller) - len(callee) - 6))
     label = f"{caller} ─ {name} → {callee}"
     times = f"{duration(outer.end_ns - outer.start_ns):>10}  "

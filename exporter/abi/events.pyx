@@ -34,6 +34,7 @@ cdef extern from * nogil:
         ZS_FIELD(zs_dgram, tgid) ZS_FIELD(zs_dgram, tid) ZS_FIELD(zs_dgram, netns) ZS_FIELD(zs_dgram, len)
         ZS_FIELD(zs_dgram, local_port) ZS_FIELD(zs_dgram, remote_port) ZS_FIELD(zs_dgram, family)
         ZS_FIELD(zs_dgram, pad) ZS_FIELD(zs_dgram, local_addr) ZS_FIELD(zs_dgram, remote_addr) ZS_FIELD(zs_dgram, comm)
+        ZS_FIELD(zs_exe, ino) ZS_FIELD(zs_exe, dev) ZS_FIELD(zs_exe, pad)
         {0, 0, 0, 0}
     };
     """

@@ -36,7 +36,7 @@ from zerospan.exporter.proto.base cimport (
 from zerospan.exporter.proto.cursor cimport Slice
 from zerospan.exporter.proto.registry cimport proto_detect
 from zerospan.exporter.proto.stream cimport (
-    Stream, message_fn, stream_begin_run, stream_end_run, stream_feed, stream_free, stream_keep,
+    Stream, message_fn, stream_begin_run, stream_end_run, stream_feed, stream_free, stream_keep, stream_pass_to,
 )
 from zerospan.exporter.selfmon.counters cimport (
     N_BAD_RECORD, N_CLOSED_EARLY, N_DROP_OPEN_FULL, N_DROP_OWN, N_DROP_UNFINISHED, N_FLOWS, N_FLOWS_EVICTED,
@@ -409,6 +409,9 @@ cdef class Flows:
                 self.unseen(f, end)
         elif from_client and f.run and f.head != NULL and (f.streams[0].lost or f.streams[0].skip < 0):
             self.unseen(f, end)   # pipelined: answered in the part of the run that was not captured
+        if not gap and f.run:
+            # what went by without a record (sendfile, the rest of a body) was part of what was being skipped
+            stream_pass_to(before, ev.prev_len)
         f.run = ev.run
         f.from_client = from_client
         if gap:
@@ -483,16 +486,11 @@ cdef class Flows:
         """How far a run came that went on without records (sendfile, a body beyond the capture)."""
         cdef Flow *f = self.find(ev.conn_id)
         cdef Stream *s
-        cdef uint64_t more
         if f == NULL or f.dead or f.run != ev.run:
             return 0
         f.last_ns = ev.run_end_ns
         s = &f.streams[f.from_client]
-        if ev.run_len > s.pos:
-            more = ev.run_len - s.pos
-            s.pos = ev.run_len
-            if s.skip > 0:
-                s.skip = s.skip - <int64_t>more if <uint64_t>s.skip > more else 0
+        stream_pass_to(s, ev.run_len)
         if f.from_client or f.passing == NULL:
             return 0
         span_of(f.passing).end_ns = ev.run_end_ns

@@ -21,7 +21,7 @@ from zerospan.exporter.source import bpf, capture
 from zerospan.exporter.terminal import paint, wants_color
 
 EPILOG = """examples:
-  sudo zerospan check                      is this machine fit, and which hooks are used
+  sudo zerospan check                      is this machine fit; which hooks
   sudo zerospan check --config agent.yaml  with its settings, and its receivers
   sudo zerospan check --json               for scripts: usable, hooks, findings
 

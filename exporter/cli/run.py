@@ -14,12 +14,13 @@ from zerospan.exporter.cli import options
 from zerospan.exporter.selftest import SelfTest
 
 EPILOG = """examples:
-  zerospan run --traces-file spans.jsonl --logs-file requests.jsonl --duration 60
+  zerospan run --traces-file spans.jsonl --logs-file log.jsonl --duration 60
   zerospan run --metrics-listen 127.0.0.1:9464 --exe nginx --port 8080
   OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 zerospan run
 
-SIGTERM, SIGINT and the end of the duration stop it: what is held leaves, the sinks are flushed, the ledger
-is printed."""
+SIGTERM, SIGINT and the end of the duration stop it: what is held leaves, the
+sinks are flushed, the ledger is printed. `ready` on standard error says that
+every hook is on."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,8 +11,8 @@ from zerospan.exporter.selfmon.control import ask
 from zerospan.exporter.terminal import cut, paint, plain, wants_color
 
 EPILOG = """examples:
-  zerospan status                     for people; needs the rights of the agent's user (root)
-  zerospan status --json              all: seen, exported, dropped, kernel, sinks
+  zerospan status                     for people; as the agent's user (root)
+  zerospan status --json              seen, exported, dropped, kernel, sinks
   zerospan status --run-dir /tmp/zs   of an agent with this --run-dir
 
 Exit code: 0, or 1 if no agent answers."""

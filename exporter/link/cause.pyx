@@ -282,7 +282,8 @@ cdef class Causes:
             return
         t.context = 0
         t.last_answer = 0
-        if not by_id and not p.is_nginx and not p.is_loop and not t.is_loop:
+        # a call of a process that serves nothing at this moment waits for no answer that could tell
+        if not by_id and not p.is_nginx and not p.is_loop and not t.is_loop and (cause or others_open):
             self.add_call(t, key, cause, now)
 
     cdef void answer_in(self, Profile p, uint32_t tgid, uint32_t tid, uint64_t key, uint64_t now) noexcept nogil:

@@ -38,6 +38,8 @@ cdef class Requests:
     # The entry with one more reference, made if need be; NULL if there is no room. Pointers last until the next call.
     cdef Request *ref(self, uint64_t key) noexcept nogil
     cdef Request *find(self, uint64_t key) noexcept nogil
+    # It will be asked for soon: a table of this size does not stay in the cache for the time of a hold.
+    cdef void prefetch(self, uint64_t key) noexcept nogil
     cdef void unref(self, uint64_t key) noexcept nogil
     # Sets a cause, holding a reference to it; replaces an earlier one. state is CAUSE_KNOWN, or DOUBTFUL with cause 0.
     cdef void set_cause(self, uint64_t key, uint64_t cause, uint8_t method, uint8_t state) noexcept nogil

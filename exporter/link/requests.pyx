@@ -5,6 +5,9 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+cdef extern from * nogil:
+    void __builtin_prefetch(const void *address)
+
 
 cdef class Requests:
     """limit_bytes: memory for the table."""
@@ -21,6 +24,9 @@ cdef class Requests:
 
     def nbytes(self):
         return (self.mask + 1) * sizeof(Request)
+
+    cdef void prefetch(self, uint64_t key) noexcept nogil:
+        __builtin_prefetch(&self.slots[key & self.mask])
 
     cdef Request *find(self, uint64_t key) noexcept nogil:
         cdef uint64_t i = key & self.mask

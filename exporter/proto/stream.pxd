@@ -26,6 +26,8 @@ ctypedef int (*message_fn)(void *ctx, const Parsed *m, uint64_t at) except -1 no
 cdef int stream_begin_run(Stream *s, uint32_t run) noexcept nogil
 # No more of the current run will come: a kept head is parsed as it is. Before stream_begin_run and at the connection's end.
 cdef int stream_end_run(Stream *s, const ProtoOps *ops, ParseArgs *a, message_fn on_message, void *ctx) except? -2 nogil
+# The run is known to have come to `length` bytes, of which the last were not fed.
+cdef void stream_pass_to(Stream *s, uint64_t length) noexcept nogil
 # Keeps bytes without parsing them: no parser owns the connection yet. -1 if it would be more than 2 * STREAM_MAX.
 cdef int stream_keep(Stream *s, const uint8_t *data, uint32_t n) noexcept nogil
 cdef void stream_free(Stream *s) noexcept nogil

@@ -46,6 +46,13 @@ cdef void pass_by(Stream *s, uint64_t n) noexcept nogil:
         s.lost = 1
 
 
+cdef void stream_pass_to(Stream *s, uint64_t length) noexcept nogil:
+    cdef uint64_t seen = s.pos + s.n
+    if length > seen and not s.lost:
+        s.n = 0
+        pass_by(s, length - s.pos)
+
+
 cdef int keep_head(Stream *s, const uint8_t *p, uint32_t n) noexcept nogil:
     """Keeps an unfinished head; the bytes may lie inside the buffer already."""
     cdef uint8_t *grown

@@ -67,8 +67,9 @@ class TreeSink(QueueSink):
                 known.append(span)
                 self._trees[span.trace_id] = (now, known)
                 self._spans += 1
-                while len(self._trees) > MAX_TRACES or self._spans > MAX_SPANS:
-                    self._print_oldest()
+            # after the batch: its spans are grouped by process, not by trace
+            while len(self._trees) > MAX_TRACES or self._spans > MAX_SPANS:
+                self._print_oldest()
         return Sent(0)
 
     def _watch(self) -> None:

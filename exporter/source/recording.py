@@ -175,5 +175,5 @@ def read_process(body: bytes, path: str) -> tuple[int, str, ProcessInfo]:
     """A PROCESS frame. Raises ReplayError."""
     try:
         return msgspec.msgpack.decode(body, type=tuple[int, str, ProcessInfo])
-    except msgspec.DecodeError as e:
+    except (msgspec.DecodeError, UnicodeDecodeError) as e:
         raise ReplayError(f"{path} is damaged: the description of a process cannot be read ({e})") from e

@@ -68,6 +68,7 @@ class Agent:
     run_dir: str
     metrics_port: int
     errors: Path
+    marks: list[str] = field(default_factory=list)
 
     @property
     def pid(self) -> int:
@@ -93,14 +94,17 @@ class Agent:
         return body
 
     def drain(self, spans: int) -> None:
-        """Waits until so many spans have left, or nothing waits any more (stop() tells what was lost)."""
+        """Waits until so many spans have left, or nothing waits any more; stop() tells what was lost."""
 
         def done() -> bool:
             now = self.status()
             waiting = now["in_flight"]
             return now["exported"] >= spans or not (waiting.get("held") or waiting.get("queued"))
 
-        wait_for("the agent's spans on hold", done, DRAIN_S, 0.25)
+        try:
+            wait_for("the last spans have not left", done, DRAIN_S, 0.25)
+        except BenchError as e:
+            self.marks.append(str(e))
 
     def stop(self) -> Account:
         """Ends agent and receiver; what they say of the run."""
@@ -119,6 +123,7 @@ class Agent:
         account = Account(
             int(line[1]), int(line[2]), dropped, lost, json.loads(self.sink.stdout.read() or "{}")
         )
+        account.marks += self.marks
         if line[5]:
             account.marks.append("the agent's ledger does not balance")
         if self.process.returncode:

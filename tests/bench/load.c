@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * A client that asks at a fixed rate: load PORT PATH CONNECTIONS RATE SECONDS WARMUP_SECONDS FIFO
+ * A client that asks at a fixed rate: load PORT PATH CONNECTIONS RATE SECONDS WARMUP_SECONDS
  *
  * Request k is due at start + k / RATE, on connection k modulo CONNECTIONS, whatever became of those before it. A
  * request whose connection is still busy waits and its latency counts from when it was due, so that a server
  * that stands still cannot hide it (coordinated omission). Latencies from the moment of sending are kept beside
- * them. Every sample is kept: percentiles are exact. FIFO 1: real-time priority, so that other programs on
- * this core do not delay the measuring itself.
+ * them. Every sample is kept: percentiles are exact.
  *
  * Prints one JSON object; times in microseconds. Exit 1: the server did not answer as it should.
  */
@@ -15,7 +14,6 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -170,8 +168,8 @@ int main(int argc, char **argv)
 	int n_connections, epoll;
 	double rate;
 
-	if (argc != 8) {
-		fprintf(stderr, "usage: load PORT PATH CONNECTIONS RATE SECONDS WARMUP_SECONDS FIFO\n");
+	if (argc != 7) {
+		fprintf(stderr, "usage: load PORT PATH CONNECTIONS RATE SECONDS WARMUP_SECONDS\n");
 		return 2;
 	}
 	n_connections = atoi(argv[3]);
@@ -202,12 +200,6 @@ int main(int argc, char **argv)
 			fail("epoll_ctl");
 	}
 	prctl(PR_SET_TIMERSLACK, 1ul);
-	if (atoi(argv[7])) {
-		struct sched_param p = {.sched_priority = 1};
-
-		if (sched_setscheduler(0, SCHED_FIFO, &p) < 0)
-			fail("SCHED_FIFO");
-	}
 	start = now_ns() + 1000000;
 	end = due(total) + GRACE_NS;
 	while (done < total) {

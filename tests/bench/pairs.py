@@ -39,7 +39,7 @@ class Plan:
     sink: str
     load: str
     micro: str
-    batches: int = 300
+    batches: int = 1000
 
 
 @dataclass
@@ -48,7 +48,6 @@ class Phase:
 
     full: Load | None = None
     half: dict[str, Any] | None = None
-    first: dict[str, Any] | None = None  # as `half`, the client with real-time priority
     calls: dict[str, Any] | None = None
     agent_us: float | None = None
     sink_us: float | None = None
@@ -97,11 +96,8 @@ def _phase(plan: Plan, nginx: Nginx, rate: float, watcher: Agent | None) -> Phas
     if "nginx" in plan.sections:
         _full_speed(plan, nginx, watcher, phase, tally)
     if "latency" in plan.sections:
-        for first in (False, True):
-            seconds = plan.seconds if not first else max(1, plan.seconds // 2)
-            figures = nginx.fixed_rate(plan.load, rate, seconds, first=first)
-            tally.add(figures["requests"] + figures["learned"])
-            setattr(phase, "first" if first else "half", figures)
+        phase.half = nginx.fixed_rate(plan.load, rate, plan.seconds)
+        tally.add(phase.half["requests"] + phase.half["learned"])
     if "syscalls" in plan.sections:
         phase.calls = measure_json(SERVER_CORE, [plan.micro, str(SERVER_CORE), str(plan.batches)], 60)
     if watcher is not None:

@@ -53,8 +53,6 @@ ROWS = (
     Row("added_p50_us", "us", "added to p50 at half load"),
     Row("added_p99_us", "us", "added to p99 at half load", "<= 50"),
     Row("added_sent_p99_us", "us", "the same, from sending on (not from when the request was due)"),
-    Row("added_first_p50_us", "us", "added to p50, the client always first on its core"),
-    Row("added_first_p99_us", "us", "added to p99, the client always first on its core"),
     Row("getppid_added_ns", "ns", "added to getppid()", "<= 0", "46"),
     Row("read_added_ns", "ns", "added to read() of /dev/zero, 1 byte", "<= 0", "376"),
     Row("close_added_ns", "ns", "added to close(-1)", "<= 0", "222"),
@@ -129,11 +127,9 @@ class Report:
         self.put("agent_share", (us / a.server_us for a, us in agents))
         self.put("sink_us_per_request", (p.sink_us for _, _, p in fulls if p.sink_us is not None))
         halves = [(p.without.half, p.with_agent.half) for p in pairs]
-        firsts = [(p.without.first, p.with_agent.first) for p in pairs]
         for key in ("p50_us", "p99_us"):
             self.put(key, (a[key] for a, _ in halves if a is not None))
             self.put(f"added_{key}", _added(halves, key))
-            self.put(f"added_first_{key}", _added(firsts, key))
         self.put("added_sent_p99_us", _added(halves, "sent_p99_us"))
         calls = [(p.without.calls, p.with_agent.calls) for p in pairs]
         for name in CALLS:

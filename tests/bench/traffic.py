@@ -85,18 +85,10 @@ class Nginx:
         took = cpu_ns(self.worker) - before
         return parse_wrk(out, took)
 
-    def fixed_rate(self, load: str, rate: float, seconds: float, *, first: bool) -> dict[str, Any]:
-        """The client of load.c. first: with real-time priority."""
-        figures = [
-            str(self.port),
-            PATH,
-            str(CONNECTIONS),
-            f"{rate:.0f}",
-            str(seconds),
-            "0.3",
-            str(int(first)),
-        ]
-        return measure_json(OTHER_CORE, [load, *figures], seconds + 20)
+    def fixed_rate(self, load: str, rate: float, seconds: float) -> dict[str, Any]:
+        """The client of load.c, after 0.3 s that do not count."""
+        command = [load, str(self.port), PATH, str(CONNECTIONS), f"{rate:.0f}", str(seconds), "0.3"]
+        return measure_json(OTHER_CORE, command, seconds + 20)
 
 
 def parse_wrk(out: str, server_ns: int) -> Load:

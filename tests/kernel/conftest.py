@@ -1,6 +1,6 @@
-"""Fixtures of the kernel tests: real programs in the running kernel, real system calls, a packet capture beside them.
+"""Fixtures of the kernel tests: real programs in the running kernel, real system calls, packets beside them.
 
-All need root and a kernel with BTF. The two layouts that can be loaded on any current kernel run through the same tests.
+All need root and a kernel with BTF. The two layouts that load on any current kernel pass the same tests.
 """
 
 import os
@@ -13,12 +13,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from pair import Pair  # noqa: E402
-from peer import Peer  # noqa: E402
-from records import Trace  # noqa: E402
-from wire import Wire  # noqa: E402
+from pair import Pair
+from peer import Peer
+from records import Trace
+from wire import Wire
 
-from zerospan.exporter.source.capture import Capture, Filters  # noqa: E402
+from zerospan.exporter.source.capture import Capture, Filters
 
 LAYOUTS = ("sock_length", "sys_exit")
 
@@ -76,7 +76,11 @@ def load(layout: str) -> Iterator[Callable[..., Trace]]:
         chosen = Filters(**filters) if filters else None
         made.append(
             Capture(
-                layout, ring_bytes=ring_bytes, payload_bytes=payload_bytes, self_tgid=self_tgid, filters=chosen
+                layout,
+                ring_bytes=ring_bytes,
+                payload_bytes=payload_bytes,
+                self_tgid=self_tgid,
+                filters=chosen,
             )
         )
         assert made[-1].choice.layout == layout

@@ -1,9 +1,11 @@
 """A traffic process, driven by the test: Peer().send(fd, b"...") is one system call in a process of its own.
 
-The agent never reports its own process, and the tests run in the process that loads the programs; so all traffic comes
-from peers. Operations: peer_ops.Ops.
+The agent never reports its own process, and the tests run in the process that loads the programs; so all
+traffic comes from peers. Operations: peer_ops.Ops.
 """
 
+import ctypes
+import os
 import pickle
 import subprocess
 import sys
@@ -11,7 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+libc = ctypes.CDLL(None, use_errno=True)
 OPS = Path(__file__).with_name("peer_ops.py")
+
+
+def compiled(name: str, folder: Path) -> Path:
+    """A program of this folder, built from name.c."""
+    out, source = folder / name, Path(__file__).with_name(f"{name}.c")
+    subprocess.run(["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-o", str(out), str(source)], check=True)
+    return out
 
 
 class PeerError(Exception):
@@ -42,6 +52,18 @@ class Peer:
         if not done:
             raise PeerError(value)
         return value
+
+    def borrow(self, fd: int) -> int:
+        """A descriptor of this process for a socket of the peer. pidfd_getfd(2)"""
+        pidfd = os.pidfd_open(self.pid)
+        try:
+            SYS_PIDFD_GETFD = 438
+            copy = libc.syscall(SYS_PIDFD_GETFD, pidfd, fd, 0)
+            if copy < 0:
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            return int(copy)
+        finally:
+            os.close(pidfd)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):

@@ -1,8 +1,8 @@
 """The program of a traffic process: does what the test asks, one system call at a time.
 
-Started by peer.Peer with pipes as stdin and stdout (pipes are no sockets, so that they do not show in a capture). Each
-message is a pickled (operation, arguments), answered with (True, result) or (False, error text). Standard library
-only: the same file runs as an unprivileged process, in another cgroup or network namespace.
+Started by peer.Peer with pipes as stdin and stdout (pipes are no sockets, so they do not show in a capture).
+Each message is a pickled (operation, arguments), answered with (True, result) or (False, error text).
+Standard library only: the same file runs as an unprivileged process, in another cgroup or network namespace.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ import resource
 import select
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -202,7 +203,7 @@ class Ops:
         return self.socks[fd].recvmsg_into(buffers, 0, flags)[0]
 
     def recvmmsg(self, fd, count, size=2048):
-        """Same array for each call with the same count, as servers do. What was received, without waiting for all."""
+        """What was received, without waiting for `count`; into the same array each time, as servers do."""
         key = fd, count, size
         if key not in self.vectors:
             buffers = [ctypes.create_string_buffer(size) for _ in range(count)]
@@ -308,7 +309,7 @@ class Ops:
         self.server.join()
 
     def ask_many(self, host, port, conns, each, request, answer_len):
-        """`conns` connections that are all open at once, `each` requests on each, from 4 threads. Local ports."""
+        """`conns` connections open at once, `each` requests on each, from 4 threads; their local ports."""
         raise_limit(conns + 1000)
         ports, lock = [], threading.Lock()
 
@@ -377,6 +378,13 @@ class Ops:
         if status:
             raise ChildProcessError(f"the child ended with {status}")
         return pid
+
+    def run(self, program, fd):
+        """A program that is given one of the sockets. What it prints."""
+        done = subprocess.run([program, str(fd)], pass_fds=(fd,), capture_output=True, text=True)
+        if done.returncode:
+            raise ChildProcessError(f"{program} ended with {done.returncode}: {done.stderr}")
+        return done.stdout
 
     def enter_netns(self, path):
         with open(path) as f:

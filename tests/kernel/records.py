@@ -1,7 +1,11 @@
 """The records of a Capture, sorted by connection end, and what must hold for all of them."""
 
+import ctypes
+import errno
 import json
+import os
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Callable
@@ -9,11 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from peer import Peer
 from wire import Wire
 
 from zerospan.exporter.abi import events
 from zerospan.exporter.source.capture import Capture
 
+libc = ctypes.CDLL(None, use_errno=True)
 Record = dict[str, Any]
 PAYLOAD = 512
 
@@ -57,13 +63,17 @@ class End:
         return [m["payload"] for m in self.msgs]
 
     def runs(self) -> list[Run]:
-        """All runs, in order of their numbers; lengths from the next run, the close or the last progress record."""
+        """All runs by number; lengths from the next run, the close or the last progress record."""
         out: list[Run] = []
         for m in self.msgs:
             if not out or out[-1].number != m["run"]:
                 if out and out[-1].number == m["run"] - 1:
                     out[-1].length, out[-1].end_ns = m["prev_len"], m["prev_end_ns"]
-                out.append(Run(m["run"], m["dir"], (m["seq"] - m["run_off"]) & 0xFFFFFFFF, b"", first_ns=m["time_ns"]))
+                out.append(
+                    Run(
+                        m["run"], m["dir"], (m["seq"] - m["run_off"]) & 0xFFFFFFFF, b"", first_ns=m["time_ns"]
+                    )
+                )
             out[-1].payload += m["payload"]
             out[-1].flags |= m["flags"]
             out[-1].calls.append(m)
@@ -101,18 +111,23 @@ class Trace:
         return self
 
     def until(self, what: Callable[["Trace"], Any], timeout: float = 5) -> Any:
-        """Drains until what(trace) is true; its value. AssertionError with all records if it never is."""
-        deadline = time.monotonic() + timeout
-        while True:
-            value = what(self.drain())
-            if value:
-                return value
-            if time.monotonic() > deadline:
-                raise AssertionError(f"never came true; records: {summary(self.records)}")
-            time.sleep(0.002)
+        """Drains until what(trace) is true; its value. AssertionError with the last records if never."""
+        try:
+            return self.wait(lambda: what(self.drain()), timeout)
+        except TimeoutError:
+            raise AssertionError(f"never came true; records: {summary(self.records)}") from None
 
-    def of(self, struct: str) -> list[Record]:
-        return [r for r in self.records if r["struct"] == struct]
+    @staticmethod
+    def wait(what: Callable[[], Any], timeout: float = 5) -> Any:
+        deadline = time.monotonic() + timeout
+        while not (value := what()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not within {timeout} s")
+            time.sleep(0.002)
+        return value
+
+    def of(self, kind: str) -> list[Record]:
+        return [r for r in self.records if r["struct"] == kind]
 
     def ends(self) -> dict[int, End]:
         """conn_id -> end, for all that were announced."""
@@ -131,23 +146,37 @@ class Trace:
                 assert r["conn_id"] in out, f"a record before its connection was announced: {r}"
                 end = out[r["conn_id"]]
                 end.order.append(r)
-                {"zs_msg": end.msgs, "zs_progress": end.progress, "zs_close": end.closes}[r["struct"]].append(r)
+                {"zs_msg": end.msgs, "zs_progress": end.progress, "zs_close": end.closes}[r["struct"]].append(
+                    r
+                )
         return out
 
     def end(self, local: int, remote: int) -> End:
         """The end with these ports. AssertionError if there is none, or more."""
-        found = [e for e in self.ends().values() if (e.conn["local_port"], e.conn["remote_port"]) == (local, remote)]
+        found = [
+            e
+            for e in self.ends().values()
+            if (e.conn["local_port"], e.conn["remote_port"]) == (local, remote)
+        ]
         assert len(found) == 1, f"{len(found)} ends {local} -> {remote}; records: {summary(self.records)}"
         return found[0]
 
-    def states(self) -> int:
-        """Connections that the kernel programs remember."""
+    def states(self) -> list[dict[str, Any]]:
+        """What the layout sys_exit remembers of connections: fields of struct zs_state."""
         listed = subprocess.run(
             ["bpftool", "-j", "map", "dump", "id", str(map_id(self.capture.object.map_fd("zs_states")))],
             capture_output=True,
             check=True,
         )
-        return len(json.loads(listed.stdout))
+        return [entry["formatted"]["value"] for entry in json.loads(listed.stdout)]
+
+    def has_storage(self, peer: Peer, fd: int) -> bool:
+        """Whether the layout sock_length remembers anything of a socket of a traffic process."""
+        copy = peer.borrow(fd)
+        try:
+            return lookup(self.capture.object.map_fd("zs_states"), struct.pack("=i", copy), 4096)
+        finally:
+            os.close(copy)
 
     def lost(self) -> dict[str, int]:
         """Counters that say that something did not come out."""
@@ -159,10 +188,35 @@ def map_id(fd: int) -> int:
     return int(next(line.split()[1] for line in info.splitlines() if line.startswith("map_id")))
 
 
+def lookup(map_fd: int, key: bytes, room: int) -> bool:
+    """Whether a map has an element. bpf(BPF_MAP_LOOKUP_ELEM)"""
+    key_at, value_at = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(room)
+    attr = struct.pack("=IIQQQ", map_fd, 0, ctypes.addressof(key_at), ctypes.addressof(value_at), 0)
+    SYS_BPF, BPF_MAP_LOOKUP_ELEM = 321, 1
+    if libc.syscall(SYS_BPF, BPF_MAP_LOOKUP_ELEM, attr, len(attr)) == 0:
+        return True
+    if ctypes.get_errno() == errno.ENOENT:
+        return False
+    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
 def summary(records: list[Record]) -> str:
     rows = []
     for r in records[-40:]:
-        keep = ("conn_id", "dir", "run", "run_off", "seq", "len", "flags", "prev_len", "run_len", "error", "role", "tgid")
+        keep = (
+            "conn_id",
+            "dir",
+            "run",
+            "run_off",
+            "seq",
+            "len",
+            "flags",
+            "prev_len",
+            "run_len",
+            "error",
+            "role",
+            "tgid",
+        )
         fields = " ".join(f"{k}={r[k]}" for k in keep if k in r)
         rows.append(f"{r['struct']} {fields} {r['payload'][:24]!r}")
     return f"{len(records)}\n" + "\n".join(rows)
@@ -175,7 +229,7 @@ def address(conn: Record, which: str) -> str:
 
 
 def check_pair(client: End, server: End, wire: Wire | None) -> None:
-    """What holds for the two ends of any connection, and against the packets where there is a capture of them."""
+    """What holds for the two ends of any connection, and against its packets if there is a capture."""
     assert client.isns == server.isns
     assert client.conn["role"] == events.CONNECTING
     assert server.conn["role"] == events.ACCEPTING

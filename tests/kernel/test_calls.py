@@ -2,10 +2,11 @@
 
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from pair import ANSWER, REQUEST, Pair
-from peer import Peer
+from peer import Peer, compiled
 from records import Trace, check_pair
 
 from zerospan.exporter.abi import events
@@ -292,3 +293,20 @@ def test_more_buffers_than_are_walked(trace: Trace, connect: Connect) -> None:
     assert first.flags & events.F_CUT
     assert first.length == len(HEAD)
     assert trace.lost() == {"iovecs_cut": 1}
+
+
+def test_calls_of_32_bit_programs_are_not_mistaken(
+    load: Callable[..., Trace], connect: Connect, tmp_path: Path
+) -> None:
+    """brk() has the number there that recvfrom() has here; its result is no message length."""
+    program = compiled("compat", tmp_path)
+    pair = connect()
+    trace = load(port=(pair.port,))
+    pair.exchange()
+    assert int(pair.server.run(str(program), pair.s)) > 0
+    pair.exchange()
+    client, server = pair.ends(trace)
+    check_pair(client, server, pair.wire)
+    assert server.payloads == [REQUEST, ANSWER] * 2
+    assert {m["tgid"] for m in server.msgs} == {pair.server.pid}
+    assert trace.lost() == {}

@@ -8,6 +8,7 @@ import pytest
 from pair import ANSWER, REQUEST, Pair
 from peer import Peer, PeerError
 from records import End, Trace, address, check_pair
+from wire import Wire
 
 from zerospan.exporter.abi import events
 
@@ -105,7 +106,9 @@ def test_connection_older_than_the_agent(
 # ---- processes
 
 
-def test_two_processes_share_a_listening_socket(load: Callable[..., Trace], peers: Callable[..., Peer], tap: Callable) -> None:
+def test_two_processes_share_a_listening_socket(
+    load: Callable[..., Trace], peers: Callable[..., Peer], tap: Callable[[int], Wire]
+) -> None:
     """Each connection is told for the process that speaks on it."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -208,7 +211,7 @@ def test_request_and_fin_in_one_segment(trace: Trace, connect: Connect) -> None:
 
 @pytest.mark.parametrize("fin_read", [True, False])
 def test_half_close_before_the_answer(trace: Trace, connect: Connect, fin_read: bool) -> None:
-    """Whether the server consumed the FIN before it answers or not, the sequence numbers stay those of the bytes."""
+    """Whether the server consumed the FIN before it answers or not: the numbers are those of the bytes."""
     pair = connect()
     pair.client.send(pair.c, REQUEST)
     pair.client.shutdown(pair.c)
@@ -226,7 +229,7 @@ def test_half_close_before_the_answer(trace: Trace, connect: Connect, fin_read: 
 
 
 def test_answer_is_read_after_both_sides_closed(trace: Trace, connect: Connect) -> None:
-    """The kernel is done with the connection while its last bytes still wait to be read: the end comes after them."""
+    """TCP has ended while the last bytes still wait to be read: the close is told after them."""
     pair = connect()
     pair.client.send(pair.c, REQUEST)
     pair.client.shutdown(pair.c)
@@ -288,7 +291,9 @@ def test_reset_with_unread_bytes(trace: Trace, connect: Connect) -> None:
     assert server.runs()[0].length == len(REQUEST)
 
 
-def test_refused_then_connected_on_one_socket(trace: Trace, client: Peer, server: Peer, tap: Callable) -> None:
+def test_refused_then_connected_on_one_socket(
+    trace: Trace, client: Peer, server: Peer, tap: Callable[[int], Wire]
+) -> None:
     """Two connections are two, even if the program uses one socket for both."""
     listener, port = server.listen("127.0.0.1")
     unused, refused = server.listen("127.0.0.1")

@@ -1,4 +1,4 @@
-"""Filters are decided in the kernel: traffic inside is told, traffic outside is not, and all that are set must hold."""
+"""Filters, decided in the kernel: traffic inside is told, traffic outside is not, and each one must hold."""
 
 import os
 import shutil
@@ -11,6 +11,7 @@ import pytest
 from pair import ANSWER, REQUEST, Pair
 from peer import Peer
 from records import Trace
+from wire import Wire
 
 from zerospan.exporter.source.capture import Capture, CaptureError, Filters
 
@@ -70,7 +71,14 @@ def test_pid(load: Callable[..., Trace], client: Peer, server: Peer, connect: Co
     assert len(trace.drain().of("zs_close")) == 1
 
 
-def test_exe(load: Callable[..., Trace], peers: Callable[..., Peer], server: Peer, connect: Connect, tap: Callable, tmp_path: Path) -> None:
+def test_exe(
+    load: Callable[..., Trace],
+    peers: Callable[..., Peer],
+    server: Peer,
+    connect: Connect,
+    tap: Callable[[int], Wire],
+    tmp_path: Path,
+) -> None:
     """The same file by any of its paths; a copy of it is another program."""
     copy = tmp_path / "python-copy"
     shutil.copy(os.path.realpath(sys.executable), copy)
@@ -113,11 +121,17 @@ def test_port_of_a_new_connection(load: Callable[..., Trace], client: Peer, conn
     assert {r["local_port"] for r in trace.of("zs_conn")} == {local, before.port}
 
 
-def test_cgroup(load: Callable[..., Trace], client: Peer, server: Peer, connect: Connect, cgroup: Path) -> None:
+def test_cgroup(
+    load: Callable[..., Trace], client: Peer, server: Peer, connect: Connect, cgroup: Path
+) -> None:
     """A group holds the groups below it; given by full path or below the root."""
     home = Path(f"/proc/{client.pid}/cgroup").read_text().split("0::")[1].split("\n")[0]
     root = cgroup_root()
-    for name, inside in ((str(cgroup.parent), True), (f"/{cgroup.parent.name}/inner", True), (str(cgroup.parent), False)):
+    for name, inside in (
+        (str(cgroup.parent), True),
+        (f"/{cgroup.parent.name}/inner", True),
+        (str(cgroup.parent), False),
+    ):
         (cgroup if inside else root / home.lstrip("/")).joinpath("cgroup.procs").write_text(str(client.pid))
         trace = load(cgroup=(name,))
         connect().exchange()
@@ -128,7 +142,12 @@ def test_cgroup(load: Callable[..., Trace], client: Peer, server: Peer, connect:
 
 @pytest.mark.parametrize("how", ["name", "path", "self"])
 def test_netns(
-    load: Callable[..., Trace], peers: Callable[..., Peer], connect: Connect, tap: Callable, namespace: str, how: str
+    load: Callable[..., Trace],
+    peers: Callable[..., Peer],
+    connect: Connect,
+    tap: Callable[[int], Wire],
+    namespace: str,
+    how: str,
 ) -> None:
     inside = peers(), peers()
     for peer in inside:
@@ -145,7 +164,9 @@ def test_netns(
     assert {r["netns"] for r in trace.of("zs_conn") if r["tgid"] in seen} == {os.stat(path).st_ino}
 
 
-def test_all_that_are_set_must_hold(load: Callable[..., Trace], client: Peer, server: Peer, connect: Connect) -> None:
+def test_all_that_are_set_must_hold(
+    load: Callable[..., Trace], client: Peer, server: Peer, connect: Connect
+) -> None:
     pair, other = connect(), connect()
     trace = load(port=(pair.port,), pid=(server.pid,), netns=("self",))
     pair.exchange()
@@ -154,7 +175,9 @@ def test_all_that_are_set_must_hold(load: Callable[..., Trace], client: Peer, se
     assert [(r["local_port"], r["tgid"]) for r in trace.of("zs_conn")] == [(pair.port, server.pid)]
 
 
-def test_several_values_of_one_filter(load: Callable[..., Trace], client: Peer, server: Peer, connect: Connect) -> None:
+def test_several_values_of_one_filter(
+    load: Callable[..., Trace], client: Peer, server: Peer, connect: Connect
+) -> None:
     one, two, three = connect(), connect(), connect()
     trace = load(port=(one.port, two.port))
     for pair in (one, two, three):

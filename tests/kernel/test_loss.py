@@ -16,11 +16,15 @@ RING = 65536
 
 
 def requests_told(ends: list[End]) -> int:
-    return sum(m["run_off"] == 0 for e in ends for m in e.msgs if (m["dir"] == events.SEND) == (e.conn["role"] == 1))
+    return sum(
+        m["run_off"] == 0 for e in ends for m in e.msgs if (m["dir"] == events.SEND) == (e.conn["role"] == 1)
+    )
 
 
 def answers_told(ends: list[End]) -> int:
-    return sum(m["run_off"] == 0 for e in ends for m in e.msgs if (m["dir"] == events.SEND) != (e.conn["role"] == 1))
+    return sum(
+        m["run_off"] == 0 for e in ends for m in e.msgs if (m["dir"] == events.SEND) != (e.conn["role"] == 1)
+    )
 
 
 @pytest.fixture
@@ -47,7 +51,7 @@ def test_every_request_is_told_or_counted(small: Trace, client: Peer, server: Pe
     server.result()
     counters = check_sums(small, n)
     assert counters["ring_full_request"] > n, "the ring was not full: nothing was tested"
-    # the connection recovers: the next messages are whole, and the first of each end says that some are missing
+    # the connection recovers: the next messages are whole, the first of each end says that some are missing
     before = {e.conn["conn_id"]: len(e.msgs) for e in small.ends().values()}
     server.start("answer", pair.s, 5, SIZE, ANSWER)
     client.ask(pair.c, 5, REQUEST, len(ANSWER))
@@ -109,7 +113,9 @@ def test_loss_in_the_middle_of_runs(small: Trace, client: Peer, server: Peer, co
         assert all(len(m["payload"]) == m["len"] for m in end.msgs)
 
 
-def test_sweep_and_datagrams_meet_a_full_ring(small: Trace, client: Peer, server: Peer, connect: Connect) -> None:
+def test_sweep_and_datagrams_meet_a_full_ring(
+    small: Trace, client: Peer, server: Peer, connect: Connect
+) -> None:
     pair = connect()
     s, port = server.udp("127.0.0.1")
     c, _ = client.udp("127.0.0.1", port)

@@ -46,10 +46,12 @@ def test_only_the_head_of_a_body_is_copied(trace: Trace, connect: Connect, size:
         assert (request.length, answer.length) == (whole, len(ANSWER) + size)
         assert request.payload.startswith(HEAD) and (HEAD + b"b" * 512).startswith(request.payload)
         assert answer.payload.startswith(ANSWER) and (ANSWER + b"b" * 512).startswith(answer.payload)
-        # the second call of a run fills up what the first one left; then there is nothing to say until it ends
+        # the second call of a run fills up what the first one left; then nothing is said until it ends
         assert len(end.msgs) <= 4
     sent, received = client.closes[0]["bytes_sent"], client.closes[0]["bytes_received"]
-    assert sent - whole in (1, 2) and received - len(ANSWER) - size in (0, 1), "the SYN and FINs count as one each"
+    assert sent - whole in (1, 2) and received - len(ANSWER) - size in (0, 1), (
+        "the SYN and FINs count as one each"
+    )
 
 
 @pytest.mark.parametrize("payload_bytes", [1, 64, 512, 4096, 16384])
@@ -71,7 +73,7 @@ def test_capture_length(load: Callable[..., Trace], connect: Connect, payload_by
 
 
 def test_sweep_tells_how_far_a_run_has_come(trace: Trace, connect: Connect) -> None:
-    """A long answer goes on without records; the sweep says its length while it lasts, once for each change."""
+    """A long answer goes on without records; the sweep says its length meanwhile, once for each change."""
     pair = connect()
     pair.exchange()
     pair.client.send(pair.c, REQUEST)

@@ -26,13 +26,15 @@ def datagrams(trace: Trace, peer: Peer, direction: int) -> list[Record]:
 
 @pytest.fixture
 def sockets(client: Peer, server: Peer) -> tuple[int, int, int, int]:
-    """A connected socket of the client, one of the server that is not: (client's, its port, server's, its port)."""
+    """A connected one of the client, a bound one of the server: (client's, its port, server's, its port)."""
     s, port = server.udp("127.0.0.1")
     c, client_port = client.udp("127.0.0.1", port)
     return c, client_port, s, port
 
 
-def test_question_and_answer(trace: Trace, client: Peer, server: Peer, sockets: tuple[int, int, int, int]) -> None:
+def test_question_and_answer(
+    trace: Trace, client: Peer, server: Peer, sockets: tuple[int, int, int, int]
+) -> None:
     c, client_port, s, port = sockets
     query = question(0x1234)
     client.send(c, query)
@@ -54,7 +56,9 @@ def test_question_and_answer(trace: Trace, client: Peer, server: Peer, sockets: 
     assert trace.lost() == {}
 
 
-@pytest.mark.parametrize(("host", "to", "seen"), [("::1", "::1", "::1"), ("::", "::ffff:127.0.0.1", "127.0.0.1")])
+@pytest.mark.parametrize(
+    ("host", "to", "seen"), [("::1", "::1", "::1"), ("::", "::ffff:127.0.0.1", "127.0.0.1")]
+)
 def test_ipv6_and_mapped(trace: Trace, client: Peer, server: Peer, host: str, to: str, seen: str) -> None:
     s, port = server.udp("127.0.0.1" if "." in to else host)
     c, _ = client.udp(host)
@@ -84,7 +88,9 @@ def test_only_dns(trace: Trace, client: Peer, server: Peer, sockets: tuple[int, 
     assert trace.counters() == {"udp_not_dns": 2 * (len(others) - 1)}
 
 
-def test_two_questions_in_one_call(trace: Trace, client: Peer, server: Peer, sockets: tuple[int, int, int, int]) -> None:
+def test_two_questions_in_one_call(
+    trace: Trace, client: Peer, server: Peer, sockets: tuple[int, int, int, int]
+) -> None:
     """As glibc asks for A and AAAA: both payloads, each its own; again with the same array."""
     c, _, s, _ = sockets
     for turn in range(3):
@@ -101,7 +107,7 @@ def test_two_questions_in_one_call(trace: Trace, client: Peer, server: Peer, soc
 def test_server_that_receives_many_at_once(
     trace: Trace, client: Peer, server: Peer, sockets: tuple[int, int, int, int], waiting: tuple[int, ...]
 ) -> None:
-    """recvmmsg into the same array again and again, with as many messages as wait: each payload is its own."""
+    """recvmmsg into the same array again and again, however many messages wait: each payload is its own."""
     c, _, s, _ = sockets
     expected = []
     for round_, count in enumerate(waiting):
@@ -144,7 +150,9 @@ def test_datagram_longer_than_the_buffer(
     assert heard["flags"] & events.F_CUT
 
 
-def test_peek_is_not_a_message(trace: Trace, client: Peer, server: Peer, sockets: tuple[int, int, int, int]) -> None:
+def test_peek_is_not_a_message(
+    trace: Trace, client: Peer, server: Peer, sockets: tuple[int, int, int, int]
+) -> None:
     c, _, s, _ = sockets
     client.send(c, question(1))
     for _ in range(3):
@@ -153,7 +161,9 @@ def test_peek_is_not_a_message(trace: Trace, client: Peer, server: Peer, sockets
     assert len(datagrams(trace, server, events.RECV)) == 1
 
 
-def test_large_answer_is_cut(trace: Trace, client: Peer, server: Peer, sockets: tuple[int, int, int, int]) -> None:
+def test_large_answer_is_cut(
+    trace: Trace, client: Peer, server: Peer, sockets: tuple[int, int, int, int]
+) -> None:
     c, _, s, _ = sockets
     answer = reply(question(9), records=200)
     client.send(c, answer)

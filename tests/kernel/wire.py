@@ -1,6 +1,6 @@
 """What went over the loopback device: an AF_PACKET capture of one TCP port, for comparison with the records.
 
-Loopback hands a packet to the capture's socket while it is being sent, so that what was sent before a read is there.
+Loopback hands a packet to the capture's socket while it is being sent: what was sent before a read is there.
 """
 
 import ctypes
@@ -98,7 +98,7 @@ class Wire:
         return self.flows.get((source, destination), [])
 
     def isns(self, client_port: int) -> tuple[int, int]:
-        """Initial sequence numbers of the connecting and the accepting side: of the SYN and of the SYN-ACK."""
+        """Initial sequence numbers of the connecting and the accepting side: of SYN and SYN-ACK."""
         (syn,) = {s.seq for s in self.flow(client_port, self.port) if s.flags & SYN}
         (syn_ack,) = {s.seq for s in self.flow(self.port, client_port) if s.flags & SYN}
         return syn, syn_ack

@@ -156,7 +156,7 @@ class Rig:
     def __init__(self, *processes: Process, kernel: Kernel | None = None, **options: Any) -> None:
         self.known = {p.tgid: p for p in processes}
         own = [p.tgid for p in processes if p.agent]
-        options = {"mask": False, "self_tgid": own[0] if own else 0, **options}
+        options = {"mask": False, "self_tgid": own[0] if own else 0, "flush_s": 0.0, **options}
         self.kernel = kernel or Kernel()
         self.source = Records(64 << 20)
         self.engine = Engine(self.source, lambda tgid, comm: describe(self.known[tgid]), **options)
@@ -242,9 +242,9 @@ class Rig:
 RigMaker = Callable[..., Rig]
 
 
-@pytest.fixture
-def rig() -> Iterator[RigMaker]:
-    """Makes engines; each is ended and checked after the test."""
+@pytest.fixture(name="rig")
+def engines() -> Iterator[RigMaker]:
+    """Makes engines; each is ended and checked after the test. A test module says `rig = engines`."""
     made: list[Rig] = []
 
     def make(*processes: Process, **options: Any) -> Rig:

@@ -43,6 +43,10 @@ def start() -> Iterator[Start]:
         children.append(child)
         if told:
             assert child.stdout is not None and child.stdout.readline()
+        # Popen returns a moment before execve has set up the new arguments and, after them, the environment.
+        deadline = time.monotonic() + 10
+        while not Path(f"/proc/{child.pid}/environ").read_bytes():
+            assert time.monotonic() < deadline, f"{argv[0]} does not run"
         return child.pid
 
     yield run
@@ -125,7 +129,9 @@ def test_a_program_in_go_is_recognised_by_its_note(
 
 def test_nginx_is_nginx_by_its_executable(start: Start, describer: Describer, tmp_path: Path) -> None:
     conf = tmp_path / "nginx.conf"
-    conf.write_text(f"daemon off; pid {tmp_path}/pid; error_log {tmp_path}/log; events {{}} http {{}}")
+    conf.write_text(
+        f"daemon off; master_process off; pid {tmp_path}/pid; error_log {tmp_path}/log; events {{}} http {{}}"
+    )
     pid = start(["nginx", "-e", f"{tmp_path}/log", "-p", str(tmp_path), "-c", str(conf)])
     info = describer(pid, "nginx")
     assert info.service == "nginx" and info.nginx and not info.loop
