@@ -2,6 +2,8 @@
 /*
  * Layout "fexit", for kernels without the socket tracepoints that allow tracing of function ends: nothing is
  * added to system calls that are not socket calls, and the socket is a trusted pointer.
+ *
+ * Up to kernel 6.4 sendfile and splice send by inet_sendpage; the loader turns that program on where the function is.
  */
 #include "zs_message.bpf.h"
 #include <bpf/bpf_tracing.h>
@@ -25,6 +27,14 @@ int BPF_PROG(zs_send4, struct socket *sock, struct msghdr *msg, size_t size, int
 
 SEC("fexit/inet6_sendmsg")
 int BPF_PROG(zs_send6, struct socket *sock, struct msghdr *msg, size_t size, int ret)
+{
+	return zs_socket_call(sock->sk, ret, 0, ZS_SEND);
+}
+
+struct page;
+
+SEC("?fexit/inet_sendpage")
+int BPF_PROG(zs_sendpage, struct socket *sock, struct page *page, int offset, size_t size, int flags, int ret)
 {
 	return zs_socket_call(sock->sk, ret, 0, ZS_SEND);
 }

@@ -43,7 +43,7 @@ struct {
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct zs_state);
-} zs_udp SEC(".maps");
+} zs_udp_state SEC(".maps");
 
 /*
  * Nothing tells the end of a UDP socket, so nothing is kept of it: its number is that of its inode, which is not used
@@ -52,7 +52,7 @@ struct {
 static __always_inline struct zs_state *zs_state_of_udp(struct sock *sk)
 {
 	__u32 zero = 0;
-	struct zs_state *st = bpf_map_lookup_elem(&zs_udp, &zero);
+	struct zs_state *st = bpf_map_lookup_elem(&zs_udp_state, &zero);
 
 	if (st) {
 		st->conn_id = 0xffffULL << 48 | BPF_CORE_READ(sk, sk_socket, file, f_inode, i_ino);
@@ -85,7 +85,8 @@ static __always_inline int zs_dir_of(long nr)
 	return -1;
 }
 
-static __always_inline struct sock *zs_sock_of_fd(unsigned long fd)
+/* Not inline: its part of the stack is free again for the functions that follow. */
+static __noinline struct sock *zs_sock_of_fd(unsigned long fd)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
@@ -109,18 +110,38 @@ struct {
 	__type(value, struct zs_io);
 } zs_call SEC(".maps");
 
-/* A global function of numbers only: the verifier looks at it once, however often it is called. */
-__noinline int zs_one(__u64 sock, __u32 protocol, __u32 len, __u32 dir)
+/*
+ * Global functions of numbers only: the verifier looks at each once, however often it is called. Two, because the stack
+ * of a program and what it calls has 512 bytes together.
+ */
+__noinline int zs_tcp(__u64 sk, __u32 len, __u32 dir)
 {
 	__u32 zero = 0;
 	struct zs_io *io = bpf_map_lookup_elem(&zs_call, &zero);
-	struct sock *sk = (struct sock *)sock;
 
 	if (!io)
 		return 0;
-	if (protocol == IPPROTO_TCP)
-		return zs_on_tcp(sk, (struct tcp_sock *)sk, len, dir ? ZS_RECV : ZS_SEND, io);
-	return zs_on_udp(sk, len, dir ? ZS_RECV : ZS_SEND, io, true);
+	return zs_on_tcp((struct sock *)sk, (struct tcp_sock *)sk, len, dir ? ZS_RECV : ZS_SEND, io);
+}
+
+__noinline int zs_udp(__u64 sk, __u32 len, __u32 dir)
+{
+	__u32 zero = 0;
+	struct zs_io *io = bpf_map_lookup_elem(&zs_call, &zero);
+
+	if (!io)
+		return 0;
+	return zs_on_udp((struct sock *)sk, len, dir ? ZS_RECV : ZS_SEND, io, true);
+}
+
+static __always_inline int zs_one(struct sock *sk, __u16 protocol, __u32 len, int dir)
+{
+	return protocol == IPPROTO_TCP ? zs_tcp((__u64)sk, len, dir) : zs_udp((__u64)sk, len, dir);
+}
+
+static __noinline void zs_walk_msghdr(struct zs_io *io, __u64 addr)
+{
+	zs_io_from_msghdr(io, addr);
 }
 
 /* Every message of a vector has its length written beside it when the call ends. */
@@ -173,11 +194,11 @@ int BPF_PROG(zs_exit, struct pt_regs *regs, long ret)
 	io->name = nr == 44 || nr == 45 ? regs->r8 : 0;
 	io->after = 0;
 	if (io->kind == ZS_IO_MSG)
-		zs_io_from_msghdr(io, regs->si);
+		zs_walk_msghdr(io, regs->si);
 	if ((flags & MSG_TRUNC) && protocol == IPPROTO_TCP)
 		io->kind = ZS_IO_NONE; /* the bytes were thrown away, not copied */
 	if (io->kind != ZS_IO_MMSG)
-		return zs_one((__u64)sk, protocol, ret, dir);
+		return zs_one(sk, protocol, ret, dir);
 	if (protocol == IPPROTO_TCP) {
 		for (int i = 0; i < ZS_SUMMED && i < ret; i++)
 			total += zs_vector_len(regs->si, i);
@@ -191,11 +212,11 @@ int BPF_PROG(zs_exit, struct pt_regs *regs, long ret)
 		len = zs_vector_len(regs->si, i);
 		total -= len;
 		io->after = protocol == IPPROTO_TCP ? total : 0;
-		zs_io_from_msghdr(io, regs->si + i * sizeof(struct zs_mmsghdr));
+		zs_walk_msghdr(io, regs->si + i * sizeof(struct zs_mmsghdr));
 		if ((flags & MSG_TRUNC) && protocol == IPPROTO_TCP)
 			io->kind = ZS_IO_NONE;
 		if (len)
-			zs_one((__u64)sk, protocol, len, dir);
+			zs_one(sk, protocol, len, dir);
 	}
 	if (ret > ZS_MAX_DATAGRAMS)
 		zs_count_many(ZS_CNT_IOVECS, ret - ZS_MAX_DATAGRAMS);

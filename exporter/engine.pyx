@@ -7,7 +7,7 @@ recording runs through the same code at its own pace.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from zerospan.exporter.assemble.processes cimport Proc
 from zerospan.exporter.assemble.span cimport (
@@ -15,7 +15,7 @@ from zerospan.exporter.assemble.span cimport (
 )
 from zerospan.exporter.link.hold cimport CHUNK
 from zerospan.exporter.link.ids cimport POINT_CLIENT_PROCESS, POINT_SERVER_PROCESS, span_id, trace_id
-from zerospan.exporter.link.requests cimport CAUSE_PENDING, Request
+from zerospan.exporter.link.requests cimport CAUSE_DOUBTFUL, CAUSE_PENDING, Request
 from zerospan.exporter.proto.base cimport WIRE_NONE
 from zerospan.exporter.selfmon.counters cimport (
     N_DROP_ENCODE, N_DROP_SELFTEST, N_HOLD_EARLY, N_HOLD_WAITED, N_LINKED, N_MAX, N_RELEASED, N_SEEN, N_UNLINKED,
@@ -36,7 +36,7 @@ cdef class Engine:
 
     def __init__(self, Source source, describe, *, signals=("traces",), self_tgid=0, mask=True, timeout_s=60.0,
                  max_connections=131072, max_open_bytes=32 << 20, route_limit=200, hold_s=2.0, max_hold_s=30.0,
-                 hold_bytes=48 << 20, registry_bytes=48 << 20, red=None, batch_bytes=512 << 10, flush_s=1.0):
+                 hold_bytes=48 << 20, registry_bytes=48 << 20, red=None, batch_bytes=1 << 20, flush_s=1.0):
         self.source = source
         self.requests = Requests(registry_bytes)
         self.causes = Causes(self.requests)
@@ -55,7 +55,7 @@ cdef class Engine:
         self.traces = BatchEncoder("traces")
         self.logs = BatchEncoder("logs")
         self.loki = BatchEncoder("loki")
-        self.recheck_ns = <uint64_t>(min(hold_s, 0.25) * 1e9)
+        self.recheck_ns = <uint64_t>(min(max(hold_s, 0.001), 0.25) * 1e9)
         self.batch_bytes = batch_bytes
         self.flush_ns = <uint64_t>(flush_s * 1e9)
 
@@ -154,14 +154,14 @@ cdef class Engine:
                 return 0
             self.flows.handle(record, size)
             n += 1
+            while self.hold.nbytes + 2 * CHUNK > self.hold.limit and self.hold.spans:
+                # no more room than for what one record may bring: the oldest leave with what is known
+                held = self.hold.peek()
+                self.leave(<SpanRec *>(<uint8_t *>held + sizeof(Held)), now, True)
+                self.hold.pop()
+                self.tally[N_HOLD_EARLY] += 1
             if n % BATCH_OF_RECORDS == 0:
                 self.source.release()
-                while self.hold.nbytes + 2 * CHUNK > self.hold.limit and self.hold.spans:
-                    # no more room: the oldest leave with what is known
-                    held = self.hold.peek()
-                    self.leave(<SpanRec *>(<uint8_t *>held + sizeof(Held)), now, True)
-                    self.hold.pop()
-                    self.tally[N_HOLD_EARLY] += 1
                 if self.full():
                     return 1
 
@@ -199,31 +199,45 @@ cdef class Engine:
                 self.requests.prefetch((<SpanRec *>(<uint8_t *>held + sizeof(Held))).key)
         return 0
 
+    cdef uint64_t cause_of(self, const Request *r) noexcept nogil:
+        """The request that this call serves; 0 if none is known, or if a program says better: a trace context of its own
+        stands for a span that its SDK makes. One that is only passed on is that of the request."""
+        cdef const Request *cause
+        if r.cause == 0 or r.cause_state == CAUSE_DOUBTFUL:
+            return 0
+        if r.wire == WIRE_NONE:
+            return r.cause
+        cause = self.requests.find(r.cause)
+        if cause == NULL or cause.wire == WIRE_NONE or cause.wire_parent != r.wire_parent:
+            return 0
+        return r.cause if memcmp(cause.trace_id, r.trace_id, 16) == 0 else 0
+
     cdef int leave(self, SpanRec *r, uint64_t now, bint must) noexcept nogil:
         cdef SpanContext c
         cdef Request *known = self.requests.find(r.key)
         cdef Request *at = known
         cdef Proc *me = &self.processes.procs[r.proc]
         cdef Proc *peer = NULL
-        cdef uint64_t root = r.key
+        cdef uint64_t root = r.key, cause = 0
         cdef int steps = 0
-        cdef bint lost = False
+        cdef bint lost = False, named = False
         memset(&c, 0, sizeof(c))
         c.wall_offset = self.wall_offset
         while at != NULL:
             if at.cause_state == CAUSE_PENDING and not must and self.processes.procs[at.client_proc].open:
                 return 0
             if at.wire != WIRE_NONE:
-                # the request nearest to the root that carried one names the trace
+                # what a program has written itself names the trace, from there on down
                 memcpy(c.trace_id, at.trace_id, 16)
                 c.trace_flags = at.trace_flags
-                steps |= 1 << 16
+                named = True
+                break
             root = at.key
-            if at.cause == 0 or (steps & 0xffff) >= MAX_CHAIN:
+            if at.cause == 0 or at.cause_state == CAUSE_DOUBTFUL or steps >= MAX_CHAIN:
                 break
             steps += 1
             at = self.requests.find(at.cause)
-        if not steps >> 16:
+        if not named:
             trace_id(root, c.trace_id)
             c.trace_flags = 1
         c.span_id = span_id(r.key, POINT_CLIENT_PROCESS if r.kind == KIND_CLIENT else POINT_SERVER_PROCESS)
@@ -235,8 +249,9 @@ cdef class Engine:
                     c.method = LINK_DNS_ID if r.transport == 17 else LINK_ISN
             else:
                 c.peer_proc = known.server_proc
-                if known.cause:
-                    c.parent_id = span_id(known.cause, POINT_SERVER_PROCESS)
+                cause = self.cause_of(known)
+                if cause:
+                    c.parent_id = span_id(cause, POINT_SERVER_PROCESS)
                     c.method = known.cause_method
                     self.tally[N_LINKED] += 1
                 else:

@@ -285,6 +285,7 @@ def build(
                 config.capture.hooks,
                 ring_bytes=config.capture.ring_bytes,
                 payload_bytes=config.capture.payload_bytes,
+                large_ports=config.capture.large_ports,
                 filters=Filters(**{name: getattr(config.filter, name) for name in config.filter.__struct_fields__}),
             )
             undo.callback(capture.close)

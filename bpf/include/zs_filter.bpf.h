@@ -68,4 +68,18 @@ static __always_inline bool zs_sock_watched(struct sock *sk)
 	return true;
 }
 
+/* Bytes of a run's head that are copied: more for the ports that are named in capture.large_ports. */
+static __always_inline __u32 zs_capture_of(struct sock *sk)
+{
+	__u16 port;
+
+	if (!zs_large_bytes)
+		return zs_payload_bytes;
+	port = BPF_CORE_READ(sk, __sk_common.skc_num);
+	if (bpf_map_lookup_elem(&zs_large_port, &port))
+		return zs_large_bytes;
+	port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	return bpf_map_lookup_elem(&zs_large_port, &port) ? zs_large_bytes : zs_payload_bytes;
+}
+
 #endif

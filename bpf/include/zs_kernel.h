@@ -171,6 +171,8 @@ struct task_struct {
 	struct thread_info thread_info;
 	struct mm_struct *mm;
 	struct files_struct *files;
+	struct task_struct *group_leader;
+	char comm[ZS_COMM_LEN];
 };
 
 struct pt_regs {

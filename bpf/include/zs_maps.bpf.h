@@ -9,6 +9,7 @@
 /* Set by the loader before the programs are loaded: the verifier drops what they rule out. */
 const volatile __u32 zs_self_tgid = 0; /* the agent's own messages are never reported */
 const volatile __u32 zs_payload_bytes = ZS_PAYLOAD_DEFAULT;
+const volatile __u32 zs_large_bytes = 0; /* the same for the ports in zs_large_port; 0: there are none */
 const volatile __u32 zs_filters = 0; /* enum zs_filter */
 
 /* Never read. tests/unit/test_abi.py compares the records' BTF with what the agent was compiled with. */
@@ -33,6 +34,7 @@ struct zs_state {
 	__u32 run_seq; /* sequence number of the run's first byte */
 	__u32 other_seq; /* the other direction's position when this run was last seen */
 	__u32 captured; /* payload bytes of the run that were copied */
+	__u32 capture; /* how many may be, for this connection's port */
 	__u32 judged_tgid; /* process that `out` below was decided for */
 	__u8 dir;
 	__u8 role;
@@ -44,7 +46,7 @@ struct zs_state {
 	__u8 dirty; /* the run went on since it was last reported */
 	__u8 closed_out; /* the socket's own address or namespace is filtered out */
 	__u8 out; /* the process is filtered out */
-	__u8 pad[2];
+	__u8 pad[6];
 };
 
 struct {
@@ -92,6 +94,7 @@ ZS_FILTER_MAP(zs_filter_exe, struct zs_exe);
 ZS_FILTER_MAP(zs_filter_port, __u16);
 ZS_FILTER_MAP(zs_filter_cgroup, __u64);
 ZS_FILTER_MAP(zs_filter_netns, __u32);
+ZS_FILTER_MAP(zs_large_port, __u16); /* no filter: ports whose messages are copied further */
 
 /* Atomic, although per CPU: a packet's interrupt may close a connection between the load and the store. */
 static __always_inline void zs_count_many(__u32 id, __u64 many)

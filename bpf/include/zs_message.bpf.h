@@ -13,8 +13,10 @@
 
 #ifdef ZS_UNTRUSTED_SOCK
 #define ZS_GET(ptr, field) BPF_CORE_READ(ptr, field)
+#define ZS_EVENT_A_MESSAGE 0 /* one hook at the end of a call, which walks a vector itself */
 #else
 #define ZS_GET(ptr, field) ((ptr)->field)
+#define ZS_EVENT_A_MESSAGE 1 /* of a vector, too */
 #endif
 
 static struct zs_state *zs_state_find(struct sock *sk);
@@ -136,6 +138,15 @@ static __always_inline __u8 zs_read_addrs(struct sock *sk, __u8 *local, __u8 *re
 
 /* ---- records -------------------------------------------------------------------------------------- */
 
+/* Of the process, not of the thread that happens to speak: pools name their threads. */
+static __always_inline void zs_process_name(char *comm)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+
+	BPF_CORE_READ_STR_INTO((char(*)[ZS_COMM_LEN])comm, leader, comm);
+}
+
 static __always_inline bool zs_announce(struct sock *sk, struct tcp_sock *tp, struct zs_state *st, __u64 now)
 {
 	struct zs_isns isns = {};
@@ -146,7 +157,8 @@ static __always_inline bool zs_announce(struct sock *sk, struct tcp_sock *tp, st
 		zs_count(ZS_CNT_ISN_RETRY);
 		st->tries++;
 	}
-	st->role = isns.role; /* also if the record is lost: losses are counted by side */
+	if (isns.role)
+		st->role = isns.role; /* also if the record is lost: losses are counted by side */
 	ev = bpf_ringbuf_reserve(&zs_ring, sizeof(*ev), 0);
 	if (!ev) {
 		zs_count(ZS_CNT_LOST_CONN);
@@ -168,7 +180,7 @@ static __always_inline bool zs_announce(struct sock *sk, struct tcp_sock *tp, st
 	ev->protocol = IPPROTO_TCP;
 	ev->role = isns.role;
 	ev->family = zs_read_addrs(sk, ev->local_addr, ev->remote_addr);
-	bpf_get_current_comm(ev->comm, sizeof(ev->comm));
+	zs_process_name(ev->comm);
 	zs_submit(ev);
 	st->announced = 1;
 	st->told = 1;
@@ -249,9 +261,9 @@ static __always_inline void zs_msg_lost(struct zs_state *st)
 	ZS_EMIT_CLASS(type, 64)                                                                        \
 	ZS_EMIT_CLASS(type, 192)                                                                       \
 	ZS_EMIT_CLASS(type, 512)                                                                       \
-	if (zs_payload_bytes > 512)                                                                    \
+	if (zs_payload_bytes > 512 || zs_large_bytes > 512)                                                                    \
 		ZS_EMIT_CLASS(type, 2048)                                                              \
-	if (zs_payload_bytes > 2048)                                                                   \
+	if (zs_payload_bytes > 2048 || zs_large_bytes > 2048)                                                                   \
 		ZS_EMIT_CLASS(type, ZS_PAYLOAD_MAX)                                                    \
 	return false;
 
@@ -382,6 +394,7 @@ static __always_inline int zs_on_tcp(struct sock *sk, struct tcp_sock *tp, __u32
 		st->conn_id = zs_new_id();
 		st->closed_out = !zs_sock_watched(sk);
 		st->fin_sent = zs_fin_queued(sk);
+		st->capture = zs_capture_of(sk);
 	}
 	if (st->closed_out) {
 		if (zs_filters)
@@ -432,11 +445,11 @@ static __always_inline int zs_on_tcp(struct sock *sk, struct tcp_sock *tp, __u32
 		zs_msg_lost(st);
 		goto passed;
 	}
-	if (io->kind == ZS_IO_MMSG)
+	if (ZS_EVENT_A_MESSAGE && io->kind == ZS_IO_MMSG)
 		zs_pick_of_vector(st, io, len);
 	zs_head(&head, st, dir, now, seq, len);
-	if (st->captured < zs_payload_bytes) {
-		want = zs_payload_bytes - st->captured;
+	if (st->captured < st->capture) {
+		want = st->capture - st->captured;
 		if (len < want)
 			want = len;
 		if (want > ZS_PAYLOAD_MAX)
@@ -528,7 +541,7 @@ static __always_inline int zs_on_udp(struct sock *sk, __u32 len, enum zs_dir dir
 		st->conn_id = zs_new_id();
 		st->closed_out = !zs_sock_watched(sk);
 	}
-	if (io->kind == ZS_IO_MMSG)
+	if (ZS_EVENT_A_MESSAGE && io->kind == ZS_IO_MMSG)
 		zs_pick_of_vector(st, io, len);
 	if (st->closed_out || (zs_filters && !zs_task_watched(tgid))) {
 		zs_count(ZS_CNT_FILTERED);
@@ -573,7 +586,7 @@ static __always_inline int zs_on_udp(struct sock *sk, __u32 len, enum zs_dir dir
 	head.family = zs_read_addrs(sk, head.local_addr, head.remote_addr);
 	if (!head.remote_port && name_is_set)
 		zs_read_peer(&head, io->name);
-	bpf_get_current_comm(head.comm, sizeof(head.comm));
+	zs_process_name(head.comm);
 	if (!zs_emit_dgram(&head, io->addr, gathered, n))
 		zs_count(ZS_CNT_LOST_DGRAM);
 	return 0;
@@ -600,6 +613,7 @@ static __always_inline void zs_on_connect(struct sock *sk)
 	}
 	st->conn_id = zs_new_id();
 	st->closed_out = !zs_sock_watched(sk);
+	st->capture = zs_capture_of(sk);
 	if (st->closed_out)
 		return;
 	ev = bpf_ringbuf_reserve(&zs_ring, sizeof(*ev), 0);

@@ -68,7 +68,7 @@ static __always_inline void zs_io_from_msghdr(struct zs_io *io, __u64 addr)
 static __always_inline __u32 zs_gather_iovecs(const struct zs_io *io, struct zs_scratch *to, __u32 want)
 {
 	struct zs_iovec iov = {};
-	__u64 done = 0, n;
+	__u64 done = 0, at, n;
 
 	for (__u32 i = 0; i < ZS_MAX_IOVECS; i++) {
 		if (i >= io->count || done >= want)
@@ -80,12 +80,19 @@ static __always_inline __u32 zs_gather_iovecs(const struct zs_io *io, struct zs_
 		n = want - done;
 		if (iov.len < n)
 			n = iov.len;
-		/* Both are below ZS_PAYLOAD_MAX, and so their sum is inside: said in words that the verifier reads. */
-		barrier_var(n);
-		barrier_var(done);
-		if (n > ZS_PAYLOAD_MAX || done >= ZS_PAYLOAD_MAX)
+		/*
+		 * Both are below ZS_PAYLOAD_MAX, and so their sum is inside: said on the very registers that are used
+		 * then, because 6.1's verifier learns nothing of a value's copies on the stack.
+		 */
+		if (done >= ZS_PAYLOAD_MAX)
 			break;
-		if (bpf_probe_read_user(to->data + done, n, (void *)iov.base))
+		at = done;
+		barrier_var(at);
+		at &= ZS_PAYLOAD_MAX - 1;
+		barrier_var(n);
+		if (n > ZS_PAYLOAD_MAX)
+			break;
+		if (bpf_probe_read_user(to->data + at, n, (void *)iov.base))
 			break;
 		done += n;
 	}

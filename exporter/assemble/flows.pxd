@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from zerospan.exporter.abi.events cimport zs_close, zs_conn, zs_connect, zs_dgram, zs_msg, zs_progress
 from zerospan.exporter.assemble.processes cimport Processes
 from zerospan.exporter.assemble.span cimport SpanRec
-from zerospan.exporter.link.cause cimport Causes
+from zerospan.exporter.link.cause cimport Causes, Profile
 from zerospan.exporter.link.hold cimport Hold
 from zerospan.exporter.link.requests cimport Requests
 from zerospan.exporter.metrics.routes cimport Routes
@@ -26,11 +26,14 @@ cdef struct Open:            # a request without its (whole) answer; its SpanRec
     uint32_t id              # of protocols that pair by id
     uint32_t run             # of the connection, in which the request came
     uint32_t read_tid
-    uint64_t id_hash         # of the id on the wire that it brought; 0
+    uint32_t answer_tid
+    uint64_t id_hash         # of the request id that it brought; 0
+    uint64_t wire_hash       # of the trace context that it brought; 0
     uint8_t bodiless
     uint8_t answered         # the answer has begun
     uint8_t prepared         # PostgreSQL: the statement was only prepared, as its answer shows
-    uint8_t told             # the link stage knows of it
+    uint8_t told             # it holds a reference to its entry in the registry
+    uint8_t serving          # read, not answered: the link stage counts it as open
     uint8_t status_n
     uint8_t status_text[36]
     uint8_t *message         # error text, only with masking off
@@ -55,9 +58,11 @@ cdef struct Flow:
     uint32_t run
     uint32_t run_seq         # sequence number of the current run's first byte
     uint32_t tgid
+    uint32_t tid             # who read or sent the last record
     uint32_t proc
     uint32_t netns
     uint32_t refused         # bit mask of Proto ids that were tried and proved wrong
+    uint32_t overdue         # requests that timed out: the next answers are theirs
     uint16_t local_port
     uint16_t remote_port
     uint8_t role
@@ -71,6 +76,10 @@ cdef struct Flow:
     uint8_t close_reason     # Reason of what is open when it has closed
     uint8_t waiting          # stands in the list of waiting flows
     uint8_t suspect          # the request was answered before its body was sent: it may never be
+    uint8_t overlaps         # the client does not wait: it sent requests while earlier ones were not answered
+    uint8_t unsure           # it does not wait, and records were lost: which answer is whose is not known
+    uint8_t partial          # the client's last run held requests that were not captured
+    uint8_t stray            # the current run brought an answer whose request was not seen
     uint8_t checked          # spans for which it was asked whether the connection is the agent's own
     uint8_t local_addr[16]
     uint8_t remote_addr[16]
@@ -141,13 +150,22 @@ cdef class Flows:
     cdef int turn(self, Flow *f, const zs_msg *ev, bint from_client) except -1 nogil
     cdef int detect(self, Flow *f, ParseArgs *a, const uint8_t *payload, uint32_t n, bint cut) except -1 nogil
     cdef int refused(self, Flow *f) except -1 nogil
+    # The parser's guess or the sides were wrong: what is open is given up, and the protocol is looked for again.
+    cdef int afresh(self, Flow *f) except -1 nogil
+    # A connection that is none of ours: what is open on it is dropped and counted.
+    cdef int abandon(self, Flow *f, int counter) except -1 nogil
     cdef void args(self, Flow *f, ParseArgs *a, bint from_client) noexcept nogil
     cdef int request(self, Flow *f, const Parsed *m, uint64_t at) except -1 nogil
     cdef int response(self, Flow *f, const Parsed *m, bint upgrade) except -1 nogil
+    cdef Profile profile(self, uint32_t proc) noexcept nogil
+    cdef void stray(self, Flow *f) noexcept nogil
+    cdef bint sent_again(self, Flow *f, const Parsed *m) noexcept nogil
     cdef void more_request(self, Flow *f) noexcept nogil
     cdef void more_answer(self, Flow *f) noexcept nogil
     cdef int answered(self, Flow *f, Open *o, uint64_t end_ns) except -1 nogil
+    cdef int end_run(self, Flow *f, uint64_t now) except -1 nogil
     cdef int unseen(self, Flow *f, uint64_t end_ns) except -1 nogil
+    cdef void served(self, Open *o) noexcept nogil
     cdef int unanswered(self, Flow *f, Open *o, uint8_t reason, uint64_t end_ns) except -1 nogil
     cdef int release(self, Flow *f, Open *o) except -1 nogil
     cdef void forget(self, Open *o) noexcept nogil

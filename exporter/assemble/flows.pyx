@@ -7,9 +7,10 @@ SpanRec in the hold). Runs alternate between the two sides, so a missing number 
 has been answered unseen, and nothing is paired across the gap.
 """
 
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from zerospan.exporter.abi.events cimport (
     ZS_CLOSE, ZS_CONN, ZS_CONNECT, ZS_DGRAM, ZS_F_CUT, ZS_F_GAP, ZS_MSG, ZS_PROGRESS, ZS_ROLE_ACCEPTING, ZS_ROLE_CONNECTING,
@@ -30,7 +31,7 @@ from zerospan.exporter.link.ids cimport connection_key, get_be64, hash64, hash_b
 from zerospan.exporter.link.requests cimport Request, Requests
 from zerospan.exporter.metrics.routes cimport Routes
 from zerospan.exporter.proto.base cimport (
-    MT_INTERIM, MT_ONEWAY, MT_REQUEST, MT_RESPONSE, MT_UPGRADE, NOT_MINE, PAIR_BY_ID, ParseArgs, Parsed,
+    MT_INTERIM, MT_ONEWAY, MT_REQUEST, MT_RESPONSE, MT_UPGRADE, NOT_MINE, PAIR_BY_ID, PAIR_IN_ORDER, ParseArgs, Parsed,
     ProtoOps, WIRE_NONE, parsed_init,
 )
 from zerospan.exporter.proto.cursor cimport Slice
@@ -41,7 +42,7 @@ from zerospan.exporter.proto.stream cimport (
 from zerospan.exporter.selfmon.counters cimport (
     N_BAD_RECORD, N_CLOSED_EARLY, N_DROP_OPEN_FULL, N_DROP_OWN, N_DROP_UNFINISHED, N_FLOWS, N_FLOWS_EVICTED,
     N_FLOWS_REFUSED, N_GAPS, N_HOLD_EARLY, N_INTERIM, N_NOT_SEEN, N_ONEWAY, N_ORPHANS, N_OWN_FLOWS, N_PARSE_ERRORS,
-    N_RECORDS, N_REQUESTS, N_RESETS, N_RESPONSES, N_SEEN, N_SELFTEST_ANSWERED, N_TIMEOUTS, N_UNANNOUNCED, N_UNCAPTURED,
+    N_RECORDS, N_REQUESTS, N_RESETS, N_RESPONSES, N_RETRANSMITTED, N_SEEN, N_SELFTEST_ANSWERED, N_TIMEOUTS, N_UNANNOUNCED, N_UNCAPTURED,
     N_UNKNOWN_PROTOCOL, N_UPGRADED,
 )
 
@@ -51,9 +52,12 @@ cdef enum:
     LINGER_NS = 1000000000   # so long after its end a connection's last answer may still be read
     IDLE_END_NS = 1000000000 # an answer of unknown length has ended when nothing came for so long
     IDLE_HEAD_NS = 2000000000
+    QUIET_NS = 1000000000    # a connection that was silent for so long has nothing under way
     DATAGRAM_TIMEOUT_NS = 10000000000
 
 
+
+@cython.no_gc_clear   # __dealloc__ gives references back to the registry
 cdef class Flows:
     """max_connections, max_open_bytes, timeout_s: configuration `assemble`; hold_s, max_hold_s: `link`."""
 
@@ -163,6 +167,8 @@ cdef class Flows:
             self.forget(o)
         if f.passing != NULL:
             self.forget(f.passing)
+        if f.bound:
+            self.requests.unref(f.bound)
         if f.state != NULL and f.ops != NULL and f.ops.free_state != NULL:
             f.ops.free_state(f.state)
         stream_free(&f.streams[0])
@@ -279,14 +285,20 @@ cdef class Flows:
                 self.n_own += 1
                 self.counts[N_OWN_FLOWS] += 1
             if f != NULL:
+                self.abandon(f, N_DROP_OWN)
                 self.drop(f)
             return 0
         if f == NULL:
             f = self.make(ev.conn_id)
             if f == NULL:
                 return 0
-        f.key = key
-        f.role = ev.role
+        if ev.role:
+            # Until the counters tell, each message is announced: what was guessed meanwhile stands until then.
+            if f.role and f.role != ev.role and f.run:
+                self.now.time_ns = ev.time_ns
+                self.afresh(f)
+            f.key = key
+            f.role = ev.role
         f.family = ev.family
         f.transport = ev.protocol
         f.netns = ev.netns
@@ -307,6 +319,8 @@ cdef class Flows:
         cdef Flow *f
         if proc == 0 or not self.processes.procs[proc].is_nginx:
             return 0
+        if self.find(ev.conn_id) != NULL:
+            return 0
         f = self.make(ev.conn_id)
         if f == NULL:
             return 0
@@ -314,8 +328,9 @@ cdef class Flows:
         p.is_loop = 0
         f.last_ns = ev.time_ns
         f.bound = self.causes.connecting(p, ev.tgid, ev.tid, ev.time_ns)
-        if f.bound:
-            self.requests.ref(f.bound)
+        if f.bound and self.requests.ref(f.bound) == NULL:
+            f.bound = 0
+        self.wait(f)   # nothing tells that it failed
         return 0
 
     cdef void args(self, Flow *f, ParseArgs *a, bint from_client) noexcept nogil:
@@ -359,12 +374,18 @@ cdef class Flows:
                 if f.ops.sniff(&a) >= 2:
                     f.streams[1].skip = 0
                 f.suspect = 0
+        f.tid = ev.tid
         f.run_seq = ev.seq - ev.run_off
         s = &f.streams[from_client]
         if s.n == 0:
             f.head_ns = ev.time_ns
         self.args(f, &a, from_client)
+        if ev.run_off != s.pos + s.n and f.ops == NULL:
+            s.n = 0
+            s.lost = 1   # a hole before these bytes: they are not the beginning of anything
         if f.ops == NULL and self.detect(f, &a, payload, ev.hdr.payload_len, cut) == 0:
+            if ev.len > ev.hdr.payload_len and s.n == 0:
+                s.lost = 1
             s.pos = ev.run_off + ev.len - s.n
             return 0
         outcome = stream_feed(s, f.ops, &a, payload, ev.hdr.payload_len, ev.len, ev.run_off, cut, <message_fn>on_message,
@@ -375,6 +396,8 @@ cdef class Flows:
             self.refused(f)
         if s.lost:
             self.counts[N_UNCAPTURED] += 1
+        if f.unsure:
+            self.unseen(f, ev.time_ns)
         if from_client and not sent and ev.run_off and f.tail != NULL:
             self.more_request(f)
         if not from_client and f.passing != NULL:
@@ -388,38 +411,60 @@ cdef class Flows:
     cdef int turn(self, Flow *f, const zs_msg *ev, bint from_client) except -1 nogil:
         """The other side has begun to speak: what ended, and what was missed."""
         cdef Stream *before = &f.streams[f.from_client]
-        cdef ParseArgs a
+        cdef Now was = self.now
         cdef uint64_t end = ev.prev_end_ns if ev.prev_end_ns else ev.time_ns
-        cdef bint gap = f.run != 0 and (ev.run != f.run + 1 or (ev.hdr.flags & ZS_F_GAP) != 0)
-        cdef bint was_client = self.now.from_client, was_sent = self.now.sent
-        if f.run and before.n and f.ops != NULL:
-            self.now.time_ns = end
-            self.now.from_client = f.from_client
-            self.now.sent = f.from_client == (f.role == ZS_ROLE_CONNECTING)
-            self.args(f, &a, f.from_client)
-            stream_end_run(before, f.ops, &a, <message_fn>on_message, <void *>self)
-            self.now.time_ns = ev.time_ns
-            self.now.from_client = was_client
-            self.now.sent = was_sent
-        if f.passing != NULL:
-            self.answered(f, f.passing, end)
-        if gap:
-            self.counts[N_GAPS] += 1
-            if ev.run != f.run + 1:
-                self.unseen(f, end)
-        elif from_client and f.run and f.head != NULL and (f.streams[0].lost or f.streams[0].skip < 0):
-            self.unseen(f, end)   # pipelined: answered in the part of the run that was not captured
-        if not gap and f.run:
-            # what went by without a record (sendfile, the rest of a body) was part of what was being skipped
+        cdef bint missed = f.run != 0 and ev.run != f.run + 1
+        cdef bint in_order = f.ops != NULL and f.ops.pairing == PAIR_IN_ORDER
+        cdef bint doubt
+        self.end_run(f, end)
+        self.now = was
+        if f.run and not missed:
             stream_pass_to(before, ev.prev_len)
+        if f.run and f.from_client:
+            f.partial = in_order and f.proven and f.errors == 0 and before.lost
+        if f.passing != NULL:
+            self.answered(f, f.passing, span_of(f.passing).end_ns if missed else end)
+        self.counts[N_GAPS] += f.run != 0 and (missed or (ev.hdr.flags & ZS_F_GAP) != 0)
+        # Answers were not captured: pipelined beyond the capture, or lost. A client that waits for its answers has
+        # had them all when it speaks again; with one that does not, nobody knows which answer is the next.
+        doubt = missed or (from_client and (f.streams[0].lost or f.streams[0].skip < 0))
+        if from_client and f.run and not missed:
+            if f.partial and not f.streams[0].lost and not f.stray:
+                f.overlaps = 1   # requests that were not captured have had no answer
+            elif in_order and f.head != NULL and not doubt and f.streams[1].skip == 0:
+                f.overlaps = 1
+            doubt = doubt or f.partial
+            if f.unsure and ev.time_ns > end + QUIET_NS:
+                f.unsure = 0     # nothing was said for long: whatever was sent has been answered
+        if doubt:
+            self.unseen(f, end)
+            f.overdue = 0
+            f.unsure = f.overlaps
+        f.stray = 0
         f.run = ev.run
         f.from_client = from_client
-        if gap:
+        if missed:
             f.streams[0].skip = 0
             f.streams[1].skip = 0
         stream_begin_run(&f.streams[from_client], ev.run)
-        if gap and ev.run_off:
-            f.streams[from_client].lost = 1
+        return 0
+
+    cdef int end_run(self, Flow *f, uint64_t now) except -1 nogil:
+        """No more of the current run will be captured: a head that is kept is read as it is."""
+        cdef Stream *s = &f.streams[f.from_client]
+        cdef ParseArgs a
+        self.flow = f
+        self.now.time_ns = now
+        self.now.proc = f.proc
+        self.now.tgid = f.tgid
+        self.now.tid = f.tid
+        self.now.from_client = f.from_client
+        self.now.sent = f.from_client == (f.role == ZS_ROLE_CONNECTING)
+        if f.dead or f.ops == NULL or s.n == 0:
+            return 0
+        self.args(f, &a, f.from_client)
+        if stream_end_run(s, f.ops, &a, <message_fn>on_message, <void *>self) == NOT_MINE and not f.dead:
+            self.refused(f)
         return 0
 
     cdef int unseen(self, Flow *f, uint64_t end_ns) except -1 nogil:
@@ -469,17 +514,45 @@ cdef class Flows:
         f.errors += 1
         if f.proven and f.errors < MAX_ERRORS:
             return 0
+        f.refused |= 1u << f.ops.id
+        f.tries += 1
+        return self.afresh(f)
+
+    cdef int afresh(self, Flow *f) except -1 nogil:
+        cdef int i
         self.unseen(f, self.now.time_ns)
         if f.passing != NULL:
             self.answered(f, f.passing, self.now.time_ns)
-        if f.state != NULL and f.ops.free_state != NULL:
+        if f.ops != NULL and f.state != NULL and f.ops.free_state != NULL:
             f.ops.free_state(f.state)
         f.state = NULL
-        f.refused |= 1u << f.ops.id
         f.ops = NULL
         f.proven = 0
         f.errors = 0
-        f.tries += 1
+        f.overdue = 0
+        f.suspect = 0
+        f.overlaps = 0
+        f.unsure = 0
+        for i in range(2):
+            f.streams[i].n = 0
+            f.streams[i].skip = 0
+            f.streams[i].keep = 0
+            f.streams[i].lost = 1   # until the next run
+        return 0
+
+    cdef int abandon(self, Flow *f, int counter) except -1 nogil:
+        cdef Open *o
+        while f.head != NULL or f.passing != NULL:
+            o = f.head
+            if o != NULL:
+                self.take(f, o)
+            else:
+                o = f.passing
+                f.passing = NULL
+            self.served(o)
+            self.counts[counter] += 1
+            self.forget(o)
+        self.unwait(f)
         return 0
 
     cdef int on_progress(self, const zs_progress *ev) except -1 nogil:
@@ -488,9 +561,12 @@ cdef class Flows:
         cdef Stream *s
         if f == NULL or f.dead or f.run != ev.run:
             return 0
-        f.last_ns = ev.run_end_ns
+        f.last_ns = ev.time_ns
         s = &f.streams[f.from_client]
-        stream_pass_to(s, ev.run_len)
+        if ev.run_len > s.pos + s.n:
+            self.end_run(f, ev.run_end_ns)   # the rest of a head that is kept was not captured: this is all of it
+            stream_pass_to(s, ev.run_len)
+        self.now.time_ns = ev.time_ns
         if f.from_client or f.passing == NULL:
             return 0
         span_of(f.passing).end_ns = ev.run_end_ns
@@ -500,24 +576,23 @@ cdef class Flows:
 
     cdef int on_close(self, const zs_close *ev) except -1 nogil:
         cdef Flow *f = self.find(ev.conn_id)
-        cdef ParseArgs a
         cdef uint8_t reason
+        cdef SpanRec *r
         if f == NULL:
             return 0
-        self.flow = f
-        self.now.time_ns = ev.time_ns
-        self.now.proc = f.proc
-        self.now.tgid = f.tgid
-        self.now.from_client = f.from_client
-        self.now.sent = f.from_client == (f.role == ZS_ROLE_CONNECTING)
-        if not f.dead and f.ops != NULL and f.streams[f.from_client].n:
-            self.args(f, &a, f.from_client)
-            stream_end_run(&f.streams[f.from_client], f.ops, &a, <message_fn>on_message, <void *>self)
-        if f.passing != NULL:
-            self.answered(f, f.passing, ev.run_end_ns if not f.from_client and ev.run_end_ns else ev.time_ns)
+        self.end_run(f, ev.time_ns)
         reason = close_reason(ev.error)
-        if ev.hdr.flags & ZS_F_GAP or ev.run > f.run:
+        if ev.hdr.flags & ZS_F_GAP or ev.run != f.run:
             reason = REASON_NOT_SEEN
+        elif f.run:
+            stream_pass_to(&f.streams[f.from_client], ev.run_len)
+        if f.passing != NULL:
+            r = span_of(f.passing)
+            if ev.error and f.streams[0].skip and reason != REASON_NOT_SEEN:
+                r.reason = reason   # it broke off
+                r.status = SPAN_ERROR
+                self.counts[N_RESETS] += 1
+            self.answered(f, f.passing, ev.run_end_ns if not f.from_client and ev.run_end_ns else ev.time_ns)
         if f.head == NULL:
             return self.drop(f)
         # TCP may be done with a connection before the process has read what came last: settle() waits a little
@@ -583,6 +658,9 @@ cdef class Flows:
         cdef uint64_t by_wire = 0, by_request_id = 0, cause = 0
         cdef uint8_t method = 0
         self.counts[N_REQUESTS] += 1
+        if f.transport == 17 and self.sent_again(f, m):
+            self.counts[N_RETRANSMITTED] += 1
+            return 0
         self.counts[N_SEEN] += 1
         o = new_open(f, m, &self.now, self.mask_text,
                      self.open_limit - self.open_bytes if self.open_limit > self.open_bytes else 0)
@@ -607,6 +685,9 @@ cdef class Flows:
         self.wait(f)
         if r.key == 0:
             return 0
+        known = self.requests.find(r.key)
+        if known != NULL and (known.client_proc if r.kind == KIND_CLIENT else known.server_proc):
+            r.key = hash64(r.key, r.start_ns)   # a DNS id that is used again: another request all the same
         known = self.requests.ref(r.key)
         if known != NULL:
             o.told = 1
@@ -619,17 +700,18 @@ cdef class Flows:
                 known.trace_flags = m.trace_flags
                 memcpy(known.trace_id, m.trace_id, 16)
                 known.wire_parent = get_be64(m.parent_id)
-        p.is_nginx = proc.is_nginx
-        p.is_loop = proc.is_loop
+        p = self.profile(self.now.proc)
         if m.wire != WIRE_NONE:
             by_wire = hash64(hash_bytes(m.trace_id, 16, self.now.tgid), hash_bytes(m.parent_id, 8, 0))
         if m.request_id.n:
             by_request_id = hash_bytes(m.request_id.p, m.request_id.n, self.now.tgid)
         if r.kind == KIND_SERVER:
             proc.open += 1
+            o.serving = 1
             self.causes.inbound(p, self.now.tgid, self.now.tid, r.key, self.now.time_ns)
             if by_wire:
                 self.causes.id_in(by_wire, r.key, self.now.time_ns)
+                o.wire_hash = by_wire
             if by_request_id:
                 self.causes.id_in(by_request_id, r.key, self.now.time_ns)
                 o.id_hash = by_request_id
@@ -655,8 +737,13 @@ cdef class Flows:
         cdef Profile p
         cdef uint64_t id_hash = 0
         self.counts[N_RESPONSES] += 1
+        if f.unsure or (f.overdue and f.ops.pairing != PAIR_BY_ID):
+            o = NULL
+            if f.overdue:
+                f.overdue -= 1
         if o == NULL:
             self.counts[N_ORPHANS] += 1
+            self.stray(f)
             return 0
         if f.passing != NULL:
             self.answered(f, f.passing, self.now.time_ns)
@@ -668,13 +755,14 @@ cdef class Flows:
         r.end_ns = self.now.time_ns
         f.head_ns = self.now.time_ns
         describe_answer(o, m, self.mask_text)
-        proc = &self.processes.procs[r.proc]
-        p.is_nginx = proc.is_nginx
-        p.is_loop = proc.is_loop
+        p = self.profile(r.proc)
         if f.transport == 17 and r.kind == KIND_SERVER:
             r.remote_port = f.remote_port
             memcpy(r.remote_addr, f.remote_addr, 16)
             r.key = hash64(hash64(m.id, o.name_hash), f.remote_port)
+            known = self.requests.find(r.key)
+            if known != NULL and known.server_proc:
+                r.key = hash64(r.key, r.start_ns)   # asked again, and answered again
             known = self.requests.ref(r.key)
             if known != NULL:
                 o.told = 1
@@ -682,6 +770,9 @@ cdef class Flows:
             return 0
         if r.kind == KIND_SERVER:
             o.answered = 1
+            o.serving = 0
+            o.answer_tid = self.now.tid
+            proc = &self.processes.procs[r.proc]
             if proc.open:
                 proc.open -= 1
             if m.request_id.n:
@@ -690,6 +781,8 @@ cdef class Flows:
                                    m.total >= 0, self.now.time_ns)
             if o.id_hash:
                 self.causes.forget_id(o.id_hash, r.key)
+            if o.wire_hash:
+                self.causes.forget_id(o.wire_hash, r.key)
         else:
             o.answered = 1
             self.causes.answer_in(p, self.now.tgid, self.now.tid, r.key, self.now.time_ns)
@@ -697,21 +790,40 @@ cdef class Flows:
             f.suspect = 1
         return 0
 
+    cdef Profile profile(self, uint32_t proc) noexcept nogil:
+        cdef Profile p
+        p.is_nginx = self.processes.procs[proc].is_nginx
+        p.is_loop = self.processes.procs[proc].is_loop
+        return p
+
+    cdef bint sent_again(self, Flow *f, const Parsed *m) noexcept nogil:
+        """A resolver asks once more because no answer came (RFC 1035 section 4.2.1): one request. On a server's socket two
+        clients may ask with the same id; they are told apart if the peer is known."""
+        cdef Open *o = match_open(f, m)
+        cdef SpanRec *r
+        if o == NULL:
+            return False
+        r = span_of(o)
+        return self.now.sent if r.kind == KIND_CLIENT else (
+            not self.now.sent and f.remote_port != 0 and r.remote_port == f.remote_port
+            and memcmp(r.remote_addr, f.remote_addr, 16) == 0)
+
+    cdef void stray(self, Flow *f) noexcept nogil:
+        """An answer whose request was not seen: what its thread did before was about that request."""
+        f.stray = 1
+        if f.transport != 17:
+            self.causes.stray(self.profile(self.now.proc), self.now.tgid, self.now.tid, self.now.sent, self.now.time_ns)
+
     cdef void more_request(self, Flow *f) noexcept nogil:
         """A request goes on (its body): whatever nginx does next is about it."""
         cdef SpanRec *r = span_of(f.tail)
-        cdef Profile p
-        p.is_nginx = self.processes.procs[r.proc].is_nginx
-        p.is_loop = 0
-        if p.is_nginx:
+        if self.processes.procs[r.proc].is_nginx:
             self.causes.resumed(self.now.tgid, self.now.tid, r.key, self.now.time_ns)
 
     cdef void more_answer(self, Flow *f) noexcept nogil:
         """The answer of a call goes on: whatever nginx does next is about that request."""
         cdef SpanRec *r = span_of(f.passing)
-        cdef Profile p
-        p.is_nginx = self.processes.procs[r.proc].is_nginx
-        p.is_loop = 0
+        cdef Profile p = self.profile(r.proc)
         if p.is_nginx and r.kind == KIND_CLIENT:
             self.causes.answer_in(p, self.now.tgid, self.now.tid, r.key, self.now.time_ns)
 
@@ -740,18 +852,29 @@ cdef class Flows:
         f.passing = NULL
         self.counts[N_SELFTEST_ANSWERED] += self.processes.procs[r.proc].hidden
         if r.kind == KIND_SERVER and r.key:
-            self.causes.gone(o.read_tid, r.key, True)
+            self.causes.gone(o.answer_tid, r.key, True)
         return self.release(f, o)
+
+    cdef void served(self, Open *o) noexcept nogil:
+        """A request that was read leaves without its answer having been seen."""
+        cdef SpanRec *r = span_of(o)
+        cdef Proc *proc = &self.processes.procs[r.proc]
+        if not o.serving:
+            return
+        o.serving = 0
+        if proc.open:
+            proc.open -= 1
+        self.causes.gone(o.read_tid, r.key, False)
+        if o.id_hash:
+            self.causes.forget_id(o.id_hash, r.key)
+        if o.wire_hash:
+            self.causes.forget_id(o.wire_hash, r.key)
 
     cdef int unanswered(self, Flow *f, Open *o, uint8_t reason, uint64_t end_ns) except -1 nogil:
         """There will be no answer, or it went by unseen."""
         cdef SpanRec *r = span_of(o)
-        cdef Proc *proc = &self.processes.procs[r.proc]
         self.take(f, o)
-        if r.kind == KIND_SERVER and o.told and not o.answered:
-            if proc.open:
-                proc.open -= 1
-            self.causes.gone(o.read_tid, r.key, False)
+        self.served(o)
         r.end_ns = end_ns if end_ns > r.start_ns else r.start_ns
         r.reason = reason
         if reason == REASON_NOT_SEEN:
@@ -783,7 +906,7 @@ cdef class Flows:
                     o.told = 0
                 f.dead = 1
                 self.forget(o)
-                return 0
+                return self.abandon(f, N_DROP_OWN)
         route = route_of(o, self.routes, self.processes.procs[r.proc].service)
         size = span_size(o, route)
         to = self.hold.push(size, self.now.time_ns + self.hold_ns, self.now.time_ns + self.max_hold_ns)
@@ -797,7 +920,7 @@ cdef class Flows:
             to.held = o.told
             o.told = 0   # the reference goes with the span
         self.forget(o)
-        if f.head == NULL and f.passing == NULL:
+        if f.head == NULL and f.passing == NULL and not f.closed_ns:
             self.unwait(f)
         return 0
 
@@ -811,6 +934,7 @@ cdef class Flows:
 
     cdef void lossy(self, uint64_t now) noexcept nogil:
         self.loss_ns = now
+        self.requests.doubt()
 
     # ---- time --------------------------------------------------------------------------------------
 
@@ -843,28 +967,34 @@ cdef class Flows:
             while f.head != NULL and now > span_of(f.head).start_ns + timeout:
                 self.unanswered(f, f.head, REASON_NOT_SEEN if self.loss_ns >= span_of(f.head).start_ns
                                 else REASON_TIMEOUT, now)
+                f.overdue += 1
             if f.closed_ns and now > f.closed_ns + LINGER_NS:
                 while f.head != NULL:
                     self.unanswered(f, f.head, f.close_reason, f.closed_ns)
-            if f.head == NULL and f.passing == NULL and (f.closed_ns or f.transport == 17):
-                self.drop(f)
+            if f.bound and now > f.last_ns + self.timeout_ns:
+                self.requests.unref(f.bound)
+                f.bound = 0
+            if f.head == NULL and f.passing == NULL:
+                if f.closed_ns or f.transport == 17 or (not f.transport and now > f.last_ns + self.timeout_ns):
+                    self.drop(f)
+                elif f.transport and not f.bound:
+                    self.unwait(f)
             f = next_flow
         return 0
 
     cdef int finish(self, uint64_t now) except -1 nogil:
         cdef Flow *f = self.waiting
         cdef Flow *next_flow
-        cdef Open *o
         while f != NULL:
             next_flow = f.next_waiting
             self.now.time_ns = now
             if f.passing != NULL:
                 self.answered(f, f.passing, span_of(f.passing).end_ns)
-            while f.head != NULL:
-                o = f.head
-                self.take(f, o)
-                self.counts[N_DROP_UNFINISHED] += 1
-                self.forget(o)
+            if f.head != NULL:
+                self.abandon(f, N_DROP_UNFINISHED)
+            if f.bound:
+                self.requests.unref(f.bound)
+                f.bound = 0
             self.unwait(f)
             f = next_flow
         return 0

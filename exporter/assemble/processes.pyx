@@ -108,4 +108,4 @@ cdef class Processes:
 
     def service_names(self):
         """Number -> service name."""
-        return {number: name for name, number in self.services.items()}
+        return {number: name for name, number in dict(self.services).items()}  # a copy: the drain may add to it

@@ -29,6 +29,7 @@ cdef struct Thread:
     uint64_t seen_ns
     uint32_t open            # requests read here that wait for their answers
     uint8_t is_loop          # two were open at once: not a thread that serves one request at a time
+    uint8_t is_worker        # it answers what other threads have read
     uint32_t n_calls
     uint32_t cap_calls
     Call *calls              # sent here since the last answer was written here
@@ -70,8 +71,12 @@ cdef class Causes:
     # `read_tid`: where the request was read. `ended`: the whole answer has left.
     cdef void answer_out(self, Profile p, uint32_t tgid, uint32_t tid, uint32_t read_tid, uint64_t key, uint64_t began_ns,
                          uint64_t id_hash, bint ended, uint64_t now) noexcept nogil
-    # A request ended without an answer, or its streamed answer has ended.
-    cdef void gone(self, uint32_t read_tid, uint64_t key, bint answered) noexcept nogil
+    # A request ended without an answer (tid: who read it), or its streamed answer has ended (tid: who wrote it).
+    cdef void gone(self, uint32_t tid, uint64_t key, bint answered) noexcept nogil
+    # An answer passed whose request was not seen; sent: this process wrote it.
+    cdef void stray(self, Profile p, uint32_t tgid, uint32_t tid, bint sent, uint64_t now) noexcept nogil
+    # What was concluded from this thread's order of events, and nothing later confirmed, is taken back.
+    cdef void take_back(self, Thread *t) noexcept nogil
     # nginx: more of a request was read.
     cdef void resumed(self, uint32_t tgid, uint32_t tid, uint64_t key, uint64_t now) noexcept nogil
     # A thread asks for a connection: the request that this serves, if the executable's profile can tell.

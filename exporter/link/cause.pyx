@@ -231,7 +231,9 @@ cdef class Causes:
             return
         t.open += 1
         if t.open > 1 and not p.is_nginx:
+            # A loop, or the records of its last answer were lost: either way it was not known what the calls were for.
             t.is_loop = 1
+            self.take_back(t)
         elif t.open == 1:
             t.n_calls = 0
         t.current = key
@@ -266,11 +268,14 @@ cdef class Causes:
             elif t.open == 1 and t.current:
                 cause = t.current
                 method = LINK_THREAD
-            elif t.open == 0 and t.streaming:
+            elif t.open == 0 and t.streaming and not t.is_worker:
                 cause = t.streaming
                 method = LINK_THREAD
         if cause:
             self.requests.set_cause(key, cause, method, CAUSE_KNOWN)
+            r = self.requests.find(key)
+            if r != NULL:
+                r.by_order = method == LINK_NGINX
             r = self.requests.find(cause)
             if r != NULL:
                 r.call = key
@@ -296,7 +301,7 @@ cdef class Causes:
             r = self.requests.find(key)
             t.context = 0
             if r != NULL:
-                t.context = r.cause
+                t.context = r.cause if r.cause_state != CAUSE_DOUBTFUL else 0
                 r.answered = 1
             t.last_answer = key
             return
@@ -331,6 +336,8 @@ cdef class Causes:
         t = self.thread(tid, tgid, now)
         if t == NULL:
             return
+        if tid != read_tid:
+            t.is_worker = 1
         if p.is_nginx:
             if t.last_answer:
                 self.judge_nginx(t.last_answer, key)
@@ -355,6 +362,9 @@ cdef class Causes:
                     self.requests.set_cause(t.calls[i].key, 0, LINK_NONE, CAUSE_DOUBTFUL)
             elif sequential and t.calls[i].sent_ns >= began_ns:
                 self.requests.set_cause(t.calls[i].key, key, LINK_THREAD, CAUSE_KNOWN)
+                r = self.requests.find(t.calls[i].key)
+                if r != NULL:
+                    r.by_order = 1
             elif t.calls[i].sent_ns >= began_ns:
                 self.ambiguous += 1
         t.n_calls = 0
@@ -370,6 +380,9 @@ cdef class Causes:
             return
         if r.cause == 0:
             self.requests.set_cause(call, key, LINK_NGINX, CAUSE_KNOWN)
+            r = self.requests.find(call)
+            if r != NULL:
+                r.by_order = 1
             return
         if r.cause_method != LINK_NGINX:
             return
@@ -385,12 +398,38 @@ cdef class Causes:
         if own != NULL:
             self.requests.set_cause(other, 0, LINK_NONE, CAUSE_DOUBTFUL)
 
-    cdef void gone(self, uint32_t read_tid, uint64_t key, bint answered) noexcept nogil:
-        cdef uint64_t i = mix64(read_tid) & self.mask
+    cdef void take_back(self, Thread *t) noexcept nogil:
+        cdef uint32_t i
+        cdef Request *r
+        for i in range(t.n_calls):
+            r = self.requests.find(t.calls[i].key)
+            if r != NULL and r.cause and r.cause_method == LINK_THREAD:
+                self.disagreements += 1
+                self.requests.set_cause(r.key, 0, LINK_NONE, CAUSE_DOUBTFUL)
+        t.n_calls = 0
+
+    cdef void stray(self, Profile p, uint32_t tgid, uint32_t tid, bint sent, uint64_t now) noexcept nogil:
+        cdef Thread *t = self.thread(tid, tgid, now)
+        cdef Request *r
+        if t == NULL:
+            return
+        if p.is_nginx:
+            r = self.requests.find(t.last_answer) if sent else NULL
+            if r != NULL and r.cause and r.cause_method == LINK_NGINX:
+                self.disagreements += 1
+                self.requests.set_cause(r.key, 0, LINK_NONE, CAUSE_DOUBTFUL)
+            t.context = 0
+            t.last_answer = 0
+        elif sent:
+            self.take_back(t)
+            t.streaming = 0
+
+    cdef void gone(self, uint32_t tid, uint64_t key, bint answered) noexcept nogil:
+        cdef uint64_t i = mix64(tid) & self.mask
         cdef Thread *t
         while self.threads[i].tid:
             t = &self.threads[i]
-            if t.tid == read_tid:
+            if t.tid == tid:
                 if not answered:
                     if t.open:
                         t.open -= 1

@@ -27,7 +27,8 @@ cdef struct Request:
     uint8_t cause_method     # LinkMethod
     uint8_t cause_state      # CauseState
     uint8_t answered         # its answer has begun
-    uint8_t pad[3]
+    uint8_t by_order         # its cause was found by the order of events alone: a lost record could have misled
+    uint8_t pad[2]
 
 cdef class Requests:
     cdef Request *slots
@@ -43,5 +44,8 @@ cdef class Requests:
     cdef void unref(self, uint64_t key) noexcept nogil
     # Sets a cause, holding a reference to it; replaces an earlier one. state is CAUSE_KNOWN, or DOUBTFUL with cause 0.
     cdef void set_cause(self, uint64_t key, uint64_t cause, uint8_t method, uint8_t state) noexcept nogil
+    # Records were lost: causes that were found by the order of events are taken back.
+    cdef void doubt(self) noexcept nogil
+    cdef bint leads_to(self, uint64_t key, uint64_t root) noexcept nogil
     cdef int grow(self) noexcept nogil
     cdef void drop(self, uint64_t at) noexcept nogil

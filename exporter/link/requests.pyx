@@ -8,6 +8,9 @@ from libc.string cimport memset
 cdef extern from * nogil:
     void __builtin_prefetch(const void *address)
 
+cdef enum:
+    MAX_CHAIN = 256          # causes above each other
+
 
 cdef class Requests:
     """limit_bytes: memory for the table."""
@@ -100,11 +103,29 @@ cdef class Requests:
             self.drop(r - self.slots)
             key = cause   # the reference that the entry held
 
+    cdef bint leads_to(self, uint64_t key, uint64_t root) noexcept nogil:
+        """Whether `root` is `key` or stands above it."""
+        cdef Request *r
+        cdef int steps = 0
+        while key:
+            if key == root or steps > MAX_CHAIN:
+                return True
+            r = self.find(key)
+            key = r.cause if r != NULL else 0
+            steps += 1
+        return False
+
+    cdef void doubt(self) noexcept nogil:
+        cdef uint64_t i
+        for i in range(self.mask + 1):
+            if self.slots[i].key and self.slots[i].by_order and self.slots[i].cause_state == CAUSE_KNOWN:
+                self.slots[i].cause_state = CAUSE_DOUBTFUL   # the reference stays until the entry leaves
+
     cdef void set_cause(self, uint64_t key, uint64_t cause, uint8_t method, uint8_t state) noexcept nogil:
         cdef Request *r
         cdef uint64_t before
-        if cause == key:
-            return
+        if self.leads_to(cause, key):
+            return   # nothing is its own cause: two entries that refer to each other would stay forever
         if cause and self.ref(cause) == NULL:
             return
         r = self.find(key)
@@ -115,4 +136,5 @@ cdef class Requests:
         r.cause = cause
         r.cause_method = method
         r.cause_state = state
+        r.by_order = 0
         self.unref(before)

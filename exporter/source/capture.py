@@ -28,6 +28,8 @@ NEEDS = {
     "fexit": "fexit on inet_sendmsg and inet_recvmsg (kernel 5.5, not forbidden by its configuration)",
     "sys_exit": "tracepoint sys_exit with BTF (kernel 5.5)",
 }
+# Programs for functions that only some kernels have (inet_sendpage: sendfile and splice, until 6.4).
+OPTIONAL = {"zs_sendpage": "inet_sendpage"}
 MIN_RING = 65536
 
 
@@ -103,6 +105,7 @@ class Capture:
         *,
         ring_bytes: int = 8 << 20,
         payload_bytes: int = 512,
+        large_ports: tuple[int, ...] = (),
         filters: Filters | None = None,
         self_tgid: int | None = None,
     ) -> None:
@@ -113,7 +116,7 @@ class Capture:
             why = missing(layout)
             if not why:
                 try:
-                    self.object = self._load(layout, payload_bytes, filters, self_tgid)
+                    self.object = self._load(layout, payload_bytes, large_ports, filters, self_tgid)
                 except OSError as e:
                     why = str(e)
             if not why:
@@ -128,19 +131,27 @@ class Capture:
         self.ring = Ring(self.object.map_fd("zs_ring"), self.ring_bytes)
         log.info("hooks: %s", self.choice.layout)
 
-    def _load(self, layout: str, payload_bytes: int, filters: Filters, self_tgid: int | None) -> bpf.Object:
+    def _load(
+        self, layout: str, payload_bytes: int, large_ports: tuple[int, ...], filters: Filters, self_tgid: int | None
+    ) -> bpf.Object:
         made = bpf.Object(object_path(layout))
         try:
             wanted = filter_keys(filters)
             made.set_constant("zs_self_tgid", os.getpid() if self_tgid is None else self_tgid)
             made.set_constant("zs_payload_bytes", payload_bytes)
+            made.set_constant("zs_large_bytes", events.PAYLOAD_MAX if large_ports else 0)
             made.set_constant("zs_filters", sum(events.FILTERS[name] for name, keys in wanted.items() if keys))
             made.set_max_entries("zs_ring", self.ring_bytes)
+            absent = {p for p, function in OPTIONAL.items() if not bpf.kernel_has_function(function)}
+            programs = [(name, section) for name, section in made.programs() if name not in absent]
+            for name, _ in programs:
+                made.set_autoload(name, True)
             made.load()
+            for port in large_ports:
+                made.update("zs_large_port", struct.pack("=H", port), b"\1")
             for name, keys in wanted.items():
                 for key in keys:
                     made.update(f"zs_filter_{name}", key, b"\1")
-            programs = made.programs()
             for name, section in programs:
                 if not section.startswith("iter/"):
                     made.attach(name)

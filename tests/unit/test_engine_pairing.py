@@ -344,7 +344,24 @@ def test_roles_that_the_counters_do_not_tell(rig: RigMaker, ports: tuple[int, in
     assert both(spans, "/r0")[1].parent_id == "", "without initial sequence numbers the ends do not know each other"
 
 
-def test_redis_pipelines_and_pushes(rig: RigMaker) -> None:
+def test_a_wrong_guess_of_the_sides_is_taken_back(rig: RigMaker) -> None:
+    """A server on a high port, called from a low one: nothing is paired until the counters tell, then all is."""
+    r = rig(CURL, SHOP)
+    wire = Wire(r.kernel, *ENDS, ports=(8080, 40000), known=False)
+    t = START
+    for i in range(4):
+        if i == 2:
+            wire.client.known = wire.server.known = True
+        t = wire.pass_on("client", get(f"/r{i}"), t)
+        t = wire.pass_on("server", ok(code=200 + i), t)
+    spans = r.finish()
+    assert {(s.path, s.code) for s in spans if s.kind == CLIENT} == {("/r2", 202), ("/r3", 203)}
+    assert {(s.path, s.code) for s in spans if s.kind == SERVER} == {("/r2", 202), ("/r3", 203)}
+    client, server = both(spans, "/r3")
+    assert server.parent_id == client.span_id
+
+
+def test_redis_pipelines(rig: RigMaker) -> None:
     """A batch and its answers; the same code pairs every protocol that answers in order."""
     r = rig(CURL, SHOP)
     wire = Wire(r.kernel, *ENDS)

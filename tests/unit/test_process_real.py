@@ -18,9 +18,7 @@ from zerospan.exporter.config.model import Config
 from zerospan.exporter.process import Describer
 
 Start = Callable[..., int]
-RUBY_TITLE = (
-    "Process.setproctitle('puma 5.6.5 (tcp://127.0.0.1:1) [catalog]'); STDOUT.puts 1; STDOUT.flush; sleep"
-)
+RUBY_TITLE = "Process.setproctitle('puma 5.6.5 (tcp://127.0.0.1:1) [catalog]'); STDOUT.puts 1; STDOUT.flush; sleep"
 
 
 @pytest.fixture
@@ -114,9 +112,7 @@ def test_perl_and_shell_scripts_have_their_names(start: Start, describer: Descri
     assert describer(start(["sh", str(tmp_path / "poll.sh")], told=True), "sh").service == "poll"
 
 
-def test_a_program_in_go_is_recognised_by_its_note(
-    start: Start, describer: Describer, tmp_path: Path
-) -> None:
+def test_a_program_in_go_is_recognised_by_its_note(start: Start, describer: Describer, tmp_path: Path) -> None:
     gofmt = shutil.which("gofmt") or "/usr/local/go/bin/gofmt"
     if not os.access(gofmt, os.X_OK):
         pytest.skip("gofmt, a Go program, is not installed")
@@ -137,10 +133,11 @@ def test_nginx_is_nginx_by_its_executable(start: Start, describer: Describer, tm
     assert info.service == "nginx" and info.nginx and not info.loop
 
 
-def test_redis_is_redis_whatever_its_file_is_called(
-    start: Start, describer: Describer, tmp_path: Path
-) -> None:
-    pid = start(["redis-server", "--port", "0", "--save", "", "--dir", str(tmp_path)], told=True)
+def test_redis_is_redis_whatever_its_file_is_called(start: Start, describer: Describer, tmp_path: Path) -> None:
+    pid = start(
+        ["redis-server", "--bind", "127.0.0.1", "--port", str(free_port()), "--save", "", "--dir", str(tmp_path)],
+        told=True,
+    )
     assert describer(pid, "redis-server").service == "redis"
 
 
