@@ -21,7 +21,7 @@ lint: setup ## ruff, mypy, clang-format, cython warnings
 	@tools/lint.sh
 
 test-unit: setup ## Unit tests; no root, no network but loopback
-	@$(PYTEST) tests/unit
+	@$(PYTEST) tests/unit tests/fuzz tests/bench
 
 test-kernel: setup ## Real hooks, real system calls, network namespaces; root
 	@$(ROOT) $(PYTEST) tests/kernel tests/net
@@ -42,6 +42,9 @@ bench: setup ## Cost in the watched program and in the agent; writes bench.json
 fuzz: setup ## Fuzz every parser for FUZZ_SECONDS (default 60)
 	@$(PY) tests/fuzz/fuzz_proto.py --seconds $(or $(FUZZ_SECONDS),60)
 
+kernels: bpf ## Load and try every hook layout on Debian's 6.1 and 6.12 kernels under qemu
+	@tests/kernel/qemu/run.sh
+
 bpf: ## The BPF objects alone
 	@$(MAKE) -s -C bpf
 
@@ -50,5 +53,5 @@ clean: ## Remove what was built (not .venv, not the back ends)
 	@rm -rf .cache/build build dist *.egg-info src/*.egg-info
 	@find exporter enricher plugins \( -name '*.so' -o -name '*.c' -o -name '*.html' \) -delete
 
-.PHONY: help setup demo test lint test-unit test-kernel test-installed e2e e2e-backends bench fuzz bpf clean
+.PHONY: help setup demo test lint test-unit test-kernel test-installed e2e e2e-backends bench fuzz kernels bpf clean
 .DEFAULT_GOAL := help

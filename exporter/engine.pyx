@@ -72,6 +72,7 @@ cdef class Engine:
                 more = self.drain(now)
                 self.let_go(now, False)
             if self.full():
+                more = 1   # what else is due leaves, too
                 self.take(out)
         self.red.tick(now)
         if now - self.flushed_ns >= self.flush_ns:
@@ -136,7 +137,8 @@ cdef class Engine:
 
     def links(self):
         return {"disagreements": self.causes.disagreements, "ambiguous": self.causes.ambiguous,
-                "calls_forgotten": self.causes.calls_forgotten, "registry_refused": self.requests.refused,
+                "calls_forgotten": self.causes.calls_forgotten, "ids_refused": self.causes.ids_refused,
+                "registry_refused": self.requests.refused,
                 "registry_entries": self.requests.n, "threads": self.causes.n, "connections": self.flows.n}
 
     cdef bint full(self) noexcept nogil:

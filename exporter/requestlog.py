@@ -44,10 +44,7 @@ class Request(msgspec.Struct, gc=False):
     def endpoint(self) -> str:
         """What RED figures are kept for."""
         what = self.route if self.protocol != "dns" else None
-        return (
-            " ".join(t for t in ("→" if self.kind == "client" else "", self.operation, what) if t)
-            or self.protocol
-        )
+        return " ".join(t for t in ("→" if self.kind == "client" else "", self.operation, what) if t) or self.protocol
 
 
 def decode(payload: bytes) -> list[Request]:
@@ -72,9 +69,7 @@ def _request(service: str, record: dict[str, Any]) -> Request:
     status = _first(a, "http.response.status_code", "db.response.status_code", "zerospan.dns.response_code")
     ns = int(record.get("timeUnixNano", 0))
     return Request(
-        time=datetime.fromtimestamp(ns // 1000 / 1e6, UTC)
-        .isoformat(timespec="microseconds")
-        .replace("+00:00", "Z"),
+        time=datetime.fromtimestamp(ns // 1000 / 1e6, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         service=service,
         kind="client" if a.get("span.kind") == "SPAN_KIND_CLIENT" else "server",
         protocol=protocol,
@@ -106,9 +101,7 @@ def _first(attributes: dict[str, Any], *keys: str) -> str | None:
 def line(r: Request, *, width: int = 80, color: bool = False) -> str:
     """Time, service, kind, operation and target, status, duration, in `width` columns."""
     at = datetime.fromisoformat(r.time).astimezone().strftime("%H:%M:%S.%f")[:12]
-    what = (
-        (r.target or r.route or "") if r.protocol != "http" else f"{r.operation} {r.target or r.route or ''}"
-    )
+    what = (r.target or r.route or "") if r.protocol != "http" else f"{r.operation} {r.target or r.route or ''}"
     if r.protocol == "dns":
         what = f"DNS {r.operation} {r.target}"
     elif r.protocol != "http" and not what.upper().startswith((r.operation or "").upper()):
@@ -181,8 +174,7 @@ class Red:
         room = width - 14 - 7 - 6 - 3 * 9 - 6
         lines = [
             paint(title + "─" * max(0, width - len(title)), "dim", color),
-            f"{'SERVICE':<14} {'ENDPOINT':<{room}} {'RATE/s':>7} {'ERR%':>6}"
-            f" {'p50':>9} {'p95':>9} {'MAX':>9}",
+            f"{'SERVICE':<14} {'ENDPOINT':<{room}} {'RATE/s':>7} {'ERR%':>6} {'p50':>9} {'p95':>9} {'MAX':>9}",
         ]
         for (service, endpoint), e in ordered[:rows]:
             share = f"{100 * e.errors / e.requests:6.1f}"

@@ -128,22 +128,15 @@ def diagnosis(
     what = f"a request over 127.0.0.1 came out at {answered} of its {ENDS} ends within {WAIT_S:g} s: "
     if lost:
         return what + (
-            f"the ring buffer is full ({', '.join(f'{k}={n}' for k, n in lost.items())});"
-            " raise capture.ring_bytes"
+            f"the ring buffer is full ({', '.join(f'{k}={n}' for k, n in lost.items())}); raise capture.ring_bytes"
         )
     if kernel_now.get("emitted", 0) == kernel.get("emitted", 0):
         others = "sys_exit" if hooks != "sys_exit" else "sock_length"
-        return (
-            what
-            + f"the hooks ({hooks}) report nothing at all; try `--hooks {others}`, and run `zerospan check`"
-        )
+        return what + f"the hooks ({hooks}) report nothing at all; try `--hooks {others}`, and run `zerospan check`"
     if counts["records"] == before["records"]:
         return what + "the kernel wrote records, but none was read: a bug, please report it"
     if counts["records_bad"] > before["records_bad"]:
-        return (
-            what
-            + "records of another ABI: the BPF objects and the agent were built apart; run `make setup` again"
-        )
+        return what + "records of another ABI: the BPF objects and the agent were built apart; run `make setup` again"
     came = counts["records"] - before["records"]
     return what + (
         f"records came ({came}), but not all of it: an overloaded machine, or"
@@ -153,7 +146,5 @@ def diagnosis(
 
 def _filters(config: Config) -> str:
     """The filters that the self-test's own process cannot be let through."""
-    names = [
-        name for name in config.filter.__struct_fields__ if name != "pid" and getattr(config.filter, name)
-    ]
+    names = [name for name in config.filter.__struct_fields__ if name != "pid" and getattr(config.filter, name)]
     return ", ".join(names)

@@ -107,9 +107,7 @@ def render_trace(spans: Sequence[Span], *, width: int = WIDTH, color: bool = Fal
     while stack:
         call, branch, below = stack.pop()
         lines.append(_line(call, branch, width, color))
-        nested = [
-            c for end_of in (call.server, call.client) if end_of for c in children.get(end_of.span_id, ())
-        ]
+        nested = [c for end_of in (call.server, call.client) if end_of for c in children.get(end_of.span_id, ())]
         nested.sort(key=lambda c: c.outer.start_ns)
         below = below[: max(0, width - TIMES - STATUS - LABEL - 3)]
         for i, inner in enumerate(reversed(nested)):
@@ -128,12 +126,7 @@ def _calls(spans: Iterable[Span]) -> dict[str, list[Call]]:
     for s in ordered:
         if s.kind == SERVER:
             call = calls.get(s.parent_id)
-            if (
-                call is not None
-                and call.client is not None
-                and call.client.kind == CLIENT
-                and call.server is None
-            ):
+            if call is not None and call.client is not None and call.client.kind == CLIENT and call.server is None:
                 call.server = s
             else:
                 calls[s.span_id] = Call(None, s)

@@ -33,12 +33,12 @@ typedef uint64_t zs_u64;
 #define ZS_COMM_LEN 16
 
 enum zs_kind {
-	ZS_CONN = 1,	 /* struct zs_conn: who the ends of a connection are; before its first message */
-	ZS_CONNECT = 2,	 /* struct zs_connect: a thread asks for a connection (SYN_SENT) */
-	ZS_MSG = 3,	 /* struct zs_msg: the first bytes of a run in one direction */
+	ZS_CONN = 1, /* struct zs_conn: who the ends of a connection are; before its first message */
+	ZS_CONNECT = 2, /* struct zs_connect: a thread asks for a connection (SYN_SENT) */
+	ZS_MSG = 3, /* struct zs_msg: the first bytes of a run in one direction */
 	ZS_PROGRESS = 4, /* struct zs_progress: how far a run has come, from the periodic sweep */
-	ZS_CLOSE = 5,	 /* struct zs_close: the connection is gone */
-	ZS_DGRAM = 6,	 /* struct zs_dgram: one UDP datagram */
+	ZS_CLOSE = 5, /* struct zs_close: the connection is gone */
+	ZS_DGRAM = 6, /* struct zs_dgram: one UDP datagram */
 };
 
 enum zs_dir { ZS_SEND = 0, ZS_RECV = 1 };
@@ -47,10 +47,10 @@ enum zs_dir { ZS_SEND = 0, ZS_RECV = 1 };
 enum zs_role { ZS_ROLE_UNKNOWN = 0, ZS_ROLE_CONNECTING = 1, ZS_ROLE_ACCEPTING = 2 };
 
 enum zs_flags {
-	ZS_F_CUT = 1 << 0,	  /* bytes of this call were left out of the payload */
+	ZS_F_CUT = 1 << 0, /* bytes of this call were left out of the payload */
 	ZS_F_NO_PAYLOAD = 1 << 1, /* no user memory to read: sendfile, splice, io_uring */
-	ZS_F_FAULT = 1 << 2,	  /* user memory was not readable (paged out) */
-	ZS_F_GAP = 1 << 3,	  /* a record of this connection before this one was lost */
+	ZS_F_FAULT = 1 << 2, /* user memory was not readable (paged out) */
+	ZS_F_GAP = 1 << 3, /* a record of this connection before this one was lost */
 };
 
 /* Every record begins with it; size is that of the whole record, payload area included. */
@@ -74,9 +74,9 @@ struct zs_conn {
 	zs_u32 netns; /* inode number */
 	zs_u16 local_port;
 	zs_u16 remote_port;
-	zs_u8 family;	/* AF_INET or AF_INET6; v4-mapped addresses are given as AF_INET */
+	zs_u8 family; /* AF_INET or AF_INET6; v4-mapped addresses are given as AF_INET */
 	zs_u8 protocol; /* IPPROTO_TCP */
-	zs_u8 role;	/* enum zs_role */
+	zs_u8 role; /* enum zs_role */
 	zs_u8 pad[5];
 	zs_u8 local_addr[16];
 	zs_u8 remote_addr[16];
@@ -156,30 +156,30 @@ struct zs_dgram {
  * Counters of the kernel programs, one per-CPU array. X(id, reason, help)
  * emitted + lost is what the programs wanted to say; the agent compares emitted with what it drained.
  */
-#define ZS_COUNTERS(X)                                                                                 \
-	X(EMITTED, "emitted", "records written to the ring buffer")                                    \
-	X(LOST_REQUEST, "ring_full_request", "request runs lost to a full ring buffer")                \
-	X(LOST_RESPONSE, "ring_full_response", "response runs lost to a full ring buffer")             \
-	X(LOST_REST, "ring_full_rest", "further records of a run lost to a full ring buffer")         \
-	X(LOST_CONN, "ring_full_conn", "connection records put off because the ring buffer was full")  \
-	X(LOST_CONNECT, "ring_full_connect", "connect records lost to a full ring buffer")             \
-	X(LOST_CLOSE, "ring_full_close", "close records lost to a full ring buffer")                   \
-	X(LOST_PROGRESS, "ring_full_progress", "progress records put off: ring buffer full")           \
-	X(LOST_DGRAM, "ring_full_dgram", "datagrams lost to a full ring buffer")                       \
-	X(NO_STATE, "conn_table_full", "messages lost: no memory for the connection's state")          \
-	X(FAULT, "payload_fault", "payloads not copied: user memory not resident")                     \
-	X(IOVECS, "iovecs_cut", "payloads cut short: more buffers in the call than are walked")        \
-	X(FILTERED, "filtered", "messages of processes or sockets that the filters leave out")         \
-	X(NOT_DNS, "udp_not_dns", "datagrams skipped: no DNS header")                                  \
-	X(ISN_RETRY, "isn_unstable", "connection keys put off: counters moved while they were read")   \
-	X(LATE, "late_call", "calls left out: another thread's call told of their bytes first")         \
+#define ZS_COUNTERS(X) \
+	X(EMITTED, "emitted", "records written to the ring buffer") \
+	X(LOST_REQUEST, "ring_full_request", "request runs lost to a full ring buffer") \
+	X(LOST_RESPONSE, "ring_full_response", "response runs lost to a full ring buffer") \
+	X(LOST_REST, "ring_full_rest", "further records of a run lost to a full ring buffer") \
+	X(LOST_CONN, "ring_full_conn", "connection records put off because the ring buffer was full") \
+	X(LOST_CONNECT, "ring_full_connect", "connect records lost to a full ring buffer") \
+	X(LOST_CLOSE, "ring_full_close", "close records lost to a full ring buffer") \
+	X(LOST_PROGRESS, "ring_full_progress", "progress records put off: ring buffer full") \
+	X(LOST_DGRAM, "ring_full_dgram", "datagrams lost to a full ring buffer") \
+	X(NO_STATE, "conn_table_full", "messages lost: no memory for the connection's state") \
+	X(FAULT, "payload_fault", "payloads not copied: user memory not resident") \
+	X(IOVECS, "iovecs_cut", "payloads cut short: more buffers in the call than are walked") \
+	X(FILTERED, "filtered", "messages of processes or sockets that the filters leave out") \
+	X(NOT_DNS, "udp_not_dns", "datagrams skipped: no DNS header") \
+	X(ISN_RETRY, "isn_unstable", "connection keys put off: counters moved while they were read") \
+	X(LATE, "late_call", "calls left out: another thread's call told of their bytes first") \
 	X(UNREAD, "udp_unread", "datagrams skipped: no user memory to read (splice, io_uring)")
 
 enum zs_counter {
 #define ZS_COUNTER_ENUM(id, reason, help) ZS_CNT_##id,
 	ZS_COUNTERS(ZS_COUNTER_ENUM)
 #undef ZS_COUNTER_ENUM
-	ZS_CNT_MAX
+	    ZS_CNT_MAX
 };
 
 /* Which filters are set (const volatile zs_filters of the programs). */

@@ -80,13 +80,13 @@ struct {
 	__type(value, struct zs_scratch);
 } zs_gather SEC(".maps");
 
-#define ZS_FILTER_MAP(name, key_type)                                                                  \
-	struct {                                                                                       \
-		__uint(type, BPF_MAP_TYPE_HASH);                                                       \
-		__uint(max_entries, ZS_FILTER_ENTRIES);                                                \
-		__uint(map_flags, BPF_F_NO_PREALLOC);                                                  \
-		__type(key, key_type);                                                                 \
-		__type(value, __u8);                                                                   \
+#define ZS_FILTER_MAP(name, key_type) \
+	struct { \
+		__uint(type, BPF_MAP_TYPE_HASH); \
+		__uint(max_entries, ZS_FILTER_ENTRIES); \
+		__uint(map_flags, BPF_F_NO_PREALLOC); \
+		__type(key, key_type); \
+		__type(value, __u8); \
 	} name SEC(".maps")
 
 ZS_FILTER_MAP(zs_filter_pid, __u32);

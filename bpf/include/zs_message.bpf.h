@@ -216,55 +216,55 @@ static __always_inline void zs_msg_lost(struct zs_state *st)
 }
 
 /* One reservation size for each class: the ring wants a constant. `n` bytes are copied into the record. */
-#define ZS_EMIT_CLASS(type, bytes)                                                                     \
-	if (n <= (bytes)) {                                                                            \
-		struct {                                                                               \
-			type head;                                                                     \
-			__u8 data[bytes];                                                              \
-		} *ev = bpf_ringbuf_reserve(&zs_ring, sizeof(*ev), 0);                                 \
-		if (!ev)                                                                               \
-			return false;                                                                  \
-		ev->head = *head;                                                                      \
-		ev->head.hdr.size = sizeof(*ev);                                                       \
-		copied = n;                                                                            \
-		barrier_var(copied);                                                                   \
-		if (copied > (bytes))                                                                  \
-			copied = (bytes);                                                              \
-		if (gathered)                                                                          \
-			failed = bpf_probe_read_kernel(ev->data, copied, gathered->data);              \
-		else                                                                                   \
-			failed = bpf_probe_read_user(ev->data, copied, (void *)addr);                  \
-		if (failed) {                                                                          \
-			ev->head.hdr.flags |= ZS_F_FAULT;                                              \
-			copied = 0;                                                                    \
-			zs_count(ZS_CNT_FAULT);                                                        \
-		}                                                                                      \
-		ev->head.hdr.payload_len = copied;                                                     \
-		zs_submit(ev);                                                                         \
-		return true;                                                                           \
+#define ZS_EMIT_CLASS(type, bytes) \
+	if (n <= (bytes)) { \
+		struct { \
+			type head; \
+			__u8 data[bytes]; \
+		} *ev = bpf_ringbuf_reserve(&zs_ring, sizeof(*ev), 0); \
+		if (!ev) \
+			return false; \
+		ev->head = *head; \
+		ev->head.hdr.size = sizeof(*ev); \
+		copied = n; \
+		barrier_var(copied); \
+		if (copied > (bytes)) \
+			copied = (bytes); \
+		if (gathered) \
+			failed = bpf_probe_read_kernel(ev->data, copied, gathered->data); \
+		else \
+			failed = bpf_probe_read_user(ev->data, copied, (void *)addr); \
+		if (failed) { \
+			ev->head.hdr.flags |= ZS_F_FAULT; \
+			copied = 0; \
+			zs_count(ZS_CNT_FAULT); \
+		} \
+		ev->head.hdr.payload_len = copied; \
+		zs_submit(ev); \
+		return true; \
 	}
 
-#define ZS_EMIT_BODY(type)                                                                             \
-	__u64 copied;                                                                                  \
-	long failed;                                                                                   \
-                                                                                                       \
-	if (n == 0) {                                                                                  \
-		type *ev = bpf_ringbuf_reserve(&zs_ring, sizeof(*ev), 0);                              \
-                                                                                                       \
-		if (!ev)                                                                               \
-			return false;                                                                  \
-		*ev = *head;                                                                           \
-		ev->hdr.size = sizeof(*ev);                                                            \
-		zs_submit(ev);                                                                         \
-		return true;                                                                           \
-	}                                                                                              \
-	ZS_EMIT_CLASS(type, 64)                                                                        \
-	ZS_EMIT_CLASS(type, 192)                                                                       \
-	ZS_EMIT_CLASS(type, 512)                                                                       \
-	if (zs_payload_bytes > 512 || zs_large_bytes > 512)                                                                    \
-		ZS_EMIT_CLASS(type, 2048)                                                              \
-	if (zs_payload_bytes > 2048 || zs_large_bytes > 2048)                                                                   \
-		ZS_EMIT_CLASS(type, ZS_PAYLOAD_MAX)                                                    \
+#define ZS_EMIT_BODY(type) \
+	__u64 copied; \
+	long failed; \
+\
+	if (n == 0) { \
+		type *ev = bpf_ringbuf_reserve(&zs_ring, sizeof(*ev), 0); \
+\
+		if (!ev) \
+			return false; \
+		*ev = *head; \
+		ev->hdr.size = sizeof(*ev); \
+		zs_submit(ev); \
+		return true; \
+	} \
+	ZS_EMIT_CLASS(type, 64) \
+	ZS_EMIT_CLASS(type, 192) \
+	ZS_EMIT_CLASS(type, 512) \
+	if (zs_payload_bytes > 512 || zs_large_bytes > 512) \
+		ZS_EMIT_CLASS(type, 2048) \
+	if (zs_payload_bytes > 2048 || zs_large_bytes > 2048) \
+		ZS_EMIT_CLASS(type, ZS_PAYLOAD_MAX) \
 	return false;
 
 static __always_inline bool zs_emit_msg(const struct zs_msg *head, __u64 addr, struct zs_scratch *gathered, __u32 n)

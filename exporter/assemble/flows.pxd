@@ -20,6 +20,10 @@ from zerospan.exporter.selfmon.counters cimport N_MAX
 cdef enum:
     OWN_KEYS = 256           # connections of the agent itself that are remembered
 
+cdef enum Partial:
+    PARTIAL_LOST = 1         # requests beyond the capture
+    PARTIAL_CUT = 2          # a request that was cut: there may be more behind it
+
 cdef struct Open:            # a request without its (whole) answer; its SpanRec and strings follow
     Open *next
     uint32_t nbytes
@@ -78,7 +82,7 @@ cdef struct Flow:
     uint8_t suspect          # the request was answered before its body was sent: it may never be
     uint8_t overlaps         # the client does not wait: it sent requests while earlier ones were not answered
     uint8_t unsure           # it does not wait, and records were lost: which answer is whose is not known
-    uint8_t partial          # the client's last run held requests that were not captured
+    uint8_t partial          # Partial: what the client's last run held was not all captured
     uint8_t stray            # the current run brought an answer whose request was not seen
     uint8_t checked          # spans for which it was asked whether the connection is the agent's own
     uint8_t local_addr[16]

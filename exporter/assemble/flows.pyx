@@ -413,7 +413,7 @@ cdef class Flows:
         cdef Stream *before = &f.streams[f.from_client]
         cdef Now was = self.now
         cdef uint64_t end = ev.prev_end_ns if ev.prev_end_ns else ev.time_ns
-        cdef bint missed = f.run != 0 and ev.run != f.run + 1
+        cdef bint missed = f.run != 0 and (ev.run != f.run + 1 or ev.run_off != 0)
         cdef bint in_order = f.ops != NULL and f.ops.pairing == PAIR_IN_ORDER
         cdef bint doubt
         self.end_run(f, end)
@@ -421,7 +421,9 @@ cdef class Flows:
         if f.run and not missed:
             stream_pass_to(before, ev.prev_len)
         if f.run and f.from_client:
-            f.partial = in_order and f.proven and f.errors == 0 and before.lost
+            f.partial = 0
+            if in_order and f.proven and f.errors == 0:
+                f.partial = PARTIAL_LOST if before.lost else PARTIAL_CUT if before.skip < 0 else 0
         if f.passing != NULL:
             self.answered(f, f.passing, span_of(f.passing).end_ns if missed else end)
         self.counts[N_GAPS] += f.run != 0 and (missed or (ev.hdr.flags & ZS_F_GAP) != 0)
@@ -429,11 +431,11 @@ cdef class Flows:
         # had them all when it speaks again; with one that does not, nobody knows which answer is the next.
         doubt = missed or (from_client and (f.streams[0].lost or f.streams[0].skip < 0))
         if from_client and f.run and not missed:
-            if f.partial and not f.streams[0].lost and not f.stray:
+            if f.partial == PARTIAL_LOST and not f.streams[0].lost and not f.stray:
                 f.overlaps = 1   # requests that were not captured have had no answer
-            elif in_order and f.head != NULL and not doubt and f.streams[1].skip == 0:
+            elif in_order and f.head != NULL and not doubt and f.streams[1].skip <= 0 and not f.streams[1].keep:
                 f.overlaps = 1
-            doubt = doubt or f.partial
+            doubt = doubt or f.partial == PARTIAL_LOST or (f.partial and f.overlaps)
             if f.unsure and ev.time_ns > end + QUIET_NS:
                 f.unsure = 0     # nothing was said for long: whatever was sent has been answered
         if doubt:
@@ -717,10 +719,10 @@ cdef class Flows:
                 o.id_hash = by_request_id
             return 0
         if by_wire:
-            cause = self.causes.id_out(by_wire, r.key, self.now.time_ns)
+            cause = self.causes.id_out(by_wire, r.key, False, self.now.time_ns)
             method = LINK_TRACEPARENT + m.wire - 1
         if cause == 0 and by_request_id:
-            cause = self.causes.id_out(by_request_id, r.key, self.now.time_ns)
+            cause = self.causes.id_out(by_request_id, r.key, True, self.now.time_ns)
             method = LINK_REQUEST_ID
         self.causes.outbound(p, self.now.tgid, self.now.tid, r.key, cause, method, f.bound, proc.open,
                              self.now.time_ns)

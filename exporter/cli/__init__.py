@@ -57,9 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return 1
             modules[name].add_arguments(sub)
     args = parser.parse_args(argv)
-    logging.basicConfig(
-        level=logging.WARNING, format="zerospan: %(levelname)s: %(message)s", stream=sys.stderr
-    )
+    logging.basicConfig(level=logging.WARNING, format="zerospan: %(levelname)s: %(message)s", stream=sys.stderr)
     return _guarded(modules[args.command], args)
 
 

@@ -47,9 +47,7 @@ def main(args: argparse.Namespace) -> int:
     findings = machine.facts(names, bpf.__file__)
     try:
         config = options.configuration(args)
-        findings.append(
-            Finding("config", "ok", args.config or os.environ.get("ZEROSPAN_CONFIG") or "defaults")
-        )
+        findings.append(Finding("config", "ok", args.config or os.environ.get("ZEROSPAN_CONFIG") or "defaults"))
     except ConfigError as e:
         config = Config()
         findings.append(Finding("config", "fail", str(e), "see `zerospan config --schema`"))
@@ -241,9 +239,7 @@ def answer(args: argparse.Namespace, hooks: str, findings: list[Finding]) -> int
     for f in findings:
         mark = paint(f"{f.state:<4}", COLORS[f.state], color)
         lines = textwrap.wrap(short(f.text), 54, break_on_hyphens=False) or [""]
-        lines += (
-            textwrap.wrap(f"-> {f.fix}", 54, subsequent_indent="   ", break_on_hyphens=False) if f.fix else []
-        )
+        lines += textwrap.wrap(f"-> {f.fix}", 54, subsequent_indent="   ", break_on_hyphens=False) if f.fix else []
         print(f"{mark}  {f.name:<19} {lines[0]}")
         for line in lines[1:]:
             print(f"{'':<25} {line}")

@@ -21,9 +21,7 @@ Exit code: 0 valid, 2 not valid (each mistake with its place)."""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     options.add_config(parser)
-    parser.add_argument(
-        "--schema", action="store_true", help="print the JSON schema of the YAML file instead"
-    )
+    parser.add_argument("--schema", action="store_true", help="print the JSON schema of the YAML file instead")
     parser.add_argument("--json", action="store_true", help="JSON instead of YAML")
     options.add_sinks(parser)
     options.add_capture(parser)

@@ -22,9 +22,7 @@ CAPABILITIES = (
 )
 SYS_ADMIN = 21  # stands for CAP_BPF and CAP_PERFMON
 NEEDED, WANTED = ("CAP_BPF", "CAP_PERFMON"), ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
-AS_ROOT = (
-    "run as root (`sudo zerospan ...`), or give CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
-)
+AS_ROOT = "run as root (`sudo zerospan ...`), or give CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
 BTF = Path("/sys/kernel/btf/vmlinux")
 
 
@@ -90,9 +88,7 @@ def capabilities(names: set[str]) -> list[Finding]:
         elif name in NEEDED:
             out.append(Finding(name, "fail", f"missing: {purpose}", AS_ROOT))
         elif name in WANTED:
-            out.append(
-                Finding(name, "warn", f"missing: {purpose}; services get their names from the command name")
-            )
+            out.append(Finding(name, "warn", f"missing: {purpose}; services get their names from the command name"))
         else:
             out.append(Finding(name, "info", f"missing: {purpose}"))
     return out
@@ -108,18 +104,14 @@ def memlock(names: set[str], release: str | None = None) -> Finding:
         return Finding("memlock", "ok", f"{text}; does not matter on this kernel")
     if soft == resource.RLIM_INFINITY or "CAP_SYS_RESOURCE" in names:
         return Finding("memlock", "ok", text)
-    return Finding(
-        "memlock", "warn", f"{text}: maps count as locked memory on this kernel", "`ulimit -l unlimited`"
-    )
+    return Finding("memlock", "warn", f"{text}: maps count as locked memory on this kernel", "`ulimit -l unlimited`")
 
 
 def cgroups(root: Path = Path("/sys/fs/cgroup")) -> Finding:
     if (root / "cgroup.controllers").exists():
         return Finding("cgroups", "ok", f"version 2 at {root}")
     if (root / "unified/cgroup.procs").exists():
-        return Finding(
-            "cgroups", "ok", f"version 1, with version 2 at {root}/unified; --cgroup takes the latter"
-        )
+        return Finding("cgroups", "ok", f"version 1, with version 2 at {root}/unified; --cgroup takes the latter")
     return Finding("cgroups", "info", "no version 2: --cgroup cannot be used")
 
 

@@ -21,12 +21,8 @@ FILTERS = {
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="YAML configuration (default: $ZEROSPAN_CONFIG)")
-    parser.add_argument(
-        "--run-dir", metavar="DIR", help="folder of the control socket (default: /run/zerospan)"
-    )
-    parser.add_argument(
-        "--log-level", choices=("debug", "info", "warning", "error"), help="least level shown"
-    )
+    parser.add_argument("--run-dir", metavar="DIR", help="folder of the control socket (default: /run/zerospan)")
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="least level shown")
 
 
 def add_capture(parser: argparse.ArgumentParser) -> None:
@@ -38,25 +34,15 @@ def add_capture(parser: argparse.ArgumentParser) -> None:
         "filters", "decided in the kernel; each may be given several times, and all must match"
     )
     group.add_argument("--pid", action="append", type=int, metavar="PID", help="a process")
-    group.add_argument(
-        "--exe", action="append", metavar="PATH", help="an executable: a path, or a name in PATH"
-    )
+    group.add_argument("--exe", action="append", metavar="PATH", help="an executable: a path, or a name in PATH")
     group.add_argument("--port", action="append", type=int, metavar="PORT", help="a port of either end")
-    group.add_argument(
-        "--cgroup", action="append", metavar="PATH", help="a cgroup (version 2) and what is below it"
-    )
-    group.add_argument(
-        "--netns", action="append", metavar="NS", help="a network namespace: a path, a name, or self"
-    )
+    group.add_argument("--cgroup", action="append", metavar="PATH", help="a cgroup (version 2) and what is below it")
+    group.add_argument("--netns", action="append", metavar="NS", help="a network namespace: a path, a name, or self")
 
 
 def add_sinks(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--traces-file", metavar="FILE", help="OTLP JSON lines of spans; - for standard output"
-    )
-    parser.add_argument(
-        "--logs-file", metavar="FILE", help="OTLP JSON lines of request logs; - for standard output"
-    )
+    parser.add_argument("--traces-file", metavar="FILE", help="OTLP JSON lines of spans; - for standard output")
+    parser.add_argument("--logs-file", metavar="FILE", help="OTLP JSON lines of request logs; - for standard output")
     parser.add_argument("--metrics-listen", metavar="HOST:PORT", help="serve /metrics, e.g. 127.0.0.1:9464")
 
 

@@ -32,9 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("file", metavar="FILE", help="the recording; must not exist yet")
     options.add_config(parser)
-    parser.add_argument(
-        "--duration", type=float, metavar="SECONDS", help="stop after so long (default: never)"
-    )
+    parser.add_argument("--duration", type=float, metavar="SECONDS", help="stop after so long (default: never)")
     parser.add_argument(
         "--max-mib",
         type=float,

@@ -28,9 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="made by `zerospan record`")
     options.add_config(parser)
     parser.add_argument("--speed", choices=("max", "real"), default="max", help="pace (default: max)")
-    parser.add_argument(
-        "--partial", action="store_true", help="take a recording that was cut off as far as it goes"
-    )
+    parser.add_argument("--partial", action="store_true", help="take a recording that was cut off as far as it goes")
     parser.add_argument("--json", action="store_true", help="the ledger as a JSON object on standard output")
     options.add_sinks(parser)
 

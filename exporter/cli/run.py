@@ -26,9 +26,7 @@ every hook is on."""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     options.add_config(parser)
-    parser.add_argument(
-        "--duration", type=float, metavar="SECONDS", help="stop after so long (default: never)"
-    )
+    parser.add_argument("--duration", type=float, metavar="SECONDS", help="stop after so long (default: never)")
     options.add_sinks(parser)
     options.add_capture(parser)
 

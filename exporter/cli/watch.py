@@ -34,12 +34,8 @@ HOLD_S = 0.3  # a person waits; the other end of a request on this machine is kn
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     options.add_config(parser)
-    parser.add_argument(
-        "--json", action="store_true", help="one JSON object per request and line, nothing else"
-    )
-    parser.add_argument(
-        "--duration", type=float, metavar="SECONDS", help="stop after so long (default: never)"
-    )
+    parser.add_argument("--json", action="store_true", help="one JSON object per request and line, nothing else")
+    parser.add_argument("--duration", type=float, metavar="SECONDS", help="stop after so long (default: never)")
     parser.add_argument(
         "--interval",
         type=float,
@@ -68,9 +64,7 @@ class Screen:
             columns = width()
             for r in requests:
                 self._red.add(r)
-            write_stdout(
-                "".join(requestlog.line(r, width=columns, color=self._color) + "\n" for r in requests)
-            )
+            write_stdout("".join(requestlog.line(r, width=columns, color=self._color) + "\n" for r in requests))
 
     def table(self) -> None:
         with self._lock:
@@ -87,9 +81,7 @@ def main(args: argparse.Namespace) -> int:
         return 2
     config = options.without_receivers(options.configuration(args))
     hold = HOLD_S if config.link.hold_s == Link().hold_s else config.link.hold_s
-    config = msgspec.structs.replace(
-        config, files=Files(), link=msgspec.structs.replace(config.link, hold_s=hold)
-    )
+    config = msgspec.structs.replace(config, files=Files(), link=msgspec.structs.replace(config.link, hold_s=hold))
     logging.getLogger().setLevel(config.log.level.upper() if args.log_level else logging.WARNING)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -35,9 +35,7 @@ def variables() -> dict[str, tuple[Path, inspect.Type]]:
         kind, _ = shape.bare(field.type)
         if isinstance(kind, inspect.StructType):
             continue
-        if isinstance(kind, inspect.VarTupleType) and isinstance(
-            shape.bare(kind.item_type)[0], inspect.StructType
-        ):
+        if isinstance(kind, inspect.VarTupleType) and isinstance(shape.bare(kind.item_type)[0], inspect.StructType):
             continue
         found["ZEROSPAN_" + "_".join(path).upper()] = (path, kind)
     return found
@@ -97,18 +95,14 @@ def lay_otel(tree: Tree, env: Mapping[str, str], named_later: frozenset[Path]) -
         attributes = _mapping("OTEL_RESOURCE_ATTRIBUTES", text)
         for name in PER_SERVICE:
             if attributes.pop(name, None) is not None:
-                log.warning(
-                    "environment OTEL_RESOURCE_ATTRIBUTES: %s ignored: each service keeps its own", name
-                )
+                log.warning("environment OTEL_RESOURCE_ATTRIBUTES: %s ignored: each service keeps its own", name)
         tree.set(("resource", "attributes"), attributes, "environment OTEL_RESOURCE_ATTRIBUTES")
 
 
 def _mapping(name: str, text: str) -> dict[str, str]:
     pairs = list(_pairs(text))
     if any(key is None for key, _ in pairs):
-        log.warning(
-            "environment %s: a part without name=value is ignored", name
-        )  # never the part: may be a secret
+        log.warning("environment %s: a part without name=value is ignored", name)  # never the part: may be a secret
     return {key: value for key, value in pairs if key is not None}
 
 
@@ -127,9 +121,7 @@ class _Signal:
             return
         for other in wanted:
             if other != "otlp":
-                log.warning(
-                    "environment %s: %r is not known here, ignored; known: otlp, none", exporter, other[:40]
-                )
+                log.warning("environment %s: %r is not known here, ignored; known: otlp, none", exporter, other[:40])
         protocol = self.protocol()
         name, endpoint = self.variable("ENDPOINT")
         in_file = self.tree.get(self.section) is not None

@@ -40,9 +40,7 @@ class Capture(Section, frozen=True):
             description="Size of the ring buffer; rounded up to a power of two of pages, at least 64 KiB.",
         ),
     ] = 8 * MIB
-    payload_bytes: Annotated[
-        int, Meta(ge=64, le=16384, description="Bytes copied of the head of each message.")
-    ] = 512
+    payload_bytes: Annotated[int, Meta(ge=64, le=16384, description="Bytes copied of the head of each message.")] = 512
     large_ports: Annotated[
         tuple[Port, ...],
         Meta(description="Ports whose messages are copied up to 16 KiB, e.g. of a database."),
@@ -50,9 +48,7 @@ class Capture(Section, frozen=True):
     drain_ms: Annotated[int, Meta(ge=1, le=1000, description="Time between two drains of the ring.")] = 8
     sweep_ms: Annotated[
         int,
-        Meta(
-            ge=10, le=60_000, description="Time between two sweeps for time-outs, holds and dead connections."
-        ),
+        Meta(ge=10, le=60_000, description="Time between two sweeps for time-outs, holds and dead connections."),
     ] = 500
 
 
@@ -82,16 +78,10 @@ class Assemble(Section, frozen=True):
 
     timeout_s: Annotated[
         float,
-        Meta(
-            ge=0.1, le=3600, description="A request without an answer becomes an error span after this time."
-        ),
+        Meta(ge=0.1, le=3600, description="A request without an answer becomes an error span after this time."),
     ] = 60
-    max_connections: Annotated[int, Meta(ge=1, le=1 << 24, description="Connections followed at once.")] = (
-        131072
-    )
-    max_open_bytes: Annotated[
-        int, Meta(ge=65536, le=1 << 34, description="Memory for unanswered requests.")
-    ] = 32 * MIB
+    max_connections: Annotated[int, Meta(ge=1, le=1 << 24, description="Connections followed at once.")] = 131072
+    max_open_bytes: Annotated[int, Meta(ge=65536, le=1 << 34, description="Memory for unanswered requests.")] = 32 * MIB
     route_limit: Annotated[
         int,
         Meta(ge=1, le=100_000, description="Routes a service; further ones are counted as one `http.route`."),
@@ -101,26 +91,22 @@ class Assemble(Section, frozen=True):
 class Link(Section, frozen=True):
     """How long spans wait for their trace."""
 
-    hold_s: Annotated[
-        float, Meta(ge=0, le=60, description="Least time that a finished span waits for its chain.")
-    ] = 2
+    hold_s: Annotated[float, Meta(ge=0, le=60, description="Least time that a finished span waits for its chain.")] = 2
     max_hold_s: Annotated[
         float,
         Meta(ge=0, le=300, description="Longest wait; Tempo ignores spans older than 30 s in its metrics."),
     ] = 30
     hold_bytes: Annotated[int, Meta(ge=65536, le=1 << 34, description="Memory for spans on hold.")] = 48 * MIB
-    registry_bytes: Annotated[
-        int, Meta(ge=65536, le=1 << 34, description="Memory for the registry of causes.")
-    ] = 48 * MIB
+    registry_bytes: Annotated[int, Meta(ge=65536, le=1 << 34, description="Memory for the registry of causes.")] = (
+        48 * MIB
+    )
 
 
 class ServiceMatch(Section, frozen=True):
     """What a process must look like; all keys that are given must match (globs: * ? [a-z])."""
 
     exe: Annotated[Text | None, Meta(description="Glob for the path of the executable.")] = None
-    cmdline: Annotated[
-        Text | None, Meta(description="Glob for the command line, arguments joined by spaces.")
-    ] = None
+    cmdline: Annotated[Text | None, Meta(description="Glob for the command line, arguments joined by spaces.")] = None
 
 
 class ServiceRule(Section, frozen=True):
@@ -146,9 +132,9 @@ class Metrics(Section, frozen=True):
         str | None,
         Meta(description="HOST:PORT of /metrics, e.g. 127.0.0.1:9464 or [::1]:9464; null: no endpoint."),
     ] = None
-    series_limit: Annotated[
-        int, Meta(ge=100, le=10_000_000, description="Series kept; further ones are counted.")
-    ] = 200_000
+    series_limit: Annotated[int, Meta(ge=100, le=10_000_000, description="Series kept; further ones are counted.")] = (
+        200_000
+    )
     series_ttl_s: Annotated[
         float, Meta(ge=1, le=86_400, description="A series that did not change for this long is forgotten.")
     ] = 300
@@ -186,9 +172,7 @@ class OtlpSignal(Section, frozen=True):
     headers: Annotated[
         dict[str, Secret], Meta(description="Headers (gRPC: metadata) of each request. Never shown.")
     ] = {}
-    timeout_s: Annotated[
-        float, Meta(ge=0.1, le=300, description="Time for one request, connection included.")
-    ] = 10
+    timeout_s: Annotated[float, Meta(ge=0.1, le=300, description="Time for one request, connection included.")] = 10
     tls: Annotated[Tls, Meta(description="TLS and mTLS.")] = Tls()
 
 
@@ -210,15 +194,9 @@ class Loki(Section, frozen=True):
 
     url: Annotated[Url, Meta(description="URL of Loki; /loki/api/v1/push is added unless it is there.")]
     tenant: Annotated[Text | None, Meta(description="X-Scope-OrgID.")] = None
-    headers: Annotated[
-        dict[str, Secret], Meta(description="Further headers, e.g. Authorization. Never shown.")
-    ] = {}
-    labels: Annotated[
-        dict[str, str], Meta(description="Stream labels added to each stream; keep them few.")
-    ] = {}
-    timeout_s: Annotated[
-        float, Meta(ge=0.1, le=300, description="Time for one request, connection included.")
-    ] = 10
+    headers: Annotated[dict[str, Secret], Meta(description="Further headers, e.g. Authorization. Never shown.")] = {}
+    labels: Annotated[dict[str, str], Meta(description="Stream labels added to each stream; keep them few.")] = {}
+    timeout_s: Annotated[float, Meta(ge=0.1, le=300, description="Time for one request, connection included.")] = 10
     tls: Annotated[Tls, Meta(description="TLS and mTLS.")] = Tls()
     queue_bytes: Annotated[int, Meta(ge=65536, le=1 << 34, description="Queue.")] = 32 * MIB
     retry_max_s: Annotated[
@@ -241,9 +219,7 @@ class Files(Section, frozen=True):
             description="A file that would grow beyond this is renamed to FILE.1 (0: never).",
         ),
     ] = 0
-    rotate_keep: Annotated[
-        int, Meta(ge=1, le=1000, description="Renamed files kept; the oldest is deleted.")
-    ] = 5
+    rotate_keep: Annotated[int, Meta(ge=1, le=1000, description="Renamed files kept; the oldest is deleted.")] = 5
 
 
 class Console(Section, frozen=True):
@@ -264,9 +240,7 @@ class Resource(Section, frozen=True):
 class Log(Section, frozen=True):
     """The agent's own messages (standard error)."""
 
-    level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="Least level shown.")] = (
-        "info"
-    )
+    level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="Least level shown.")] = "info"
 
 
 class Config(Section, frozen=True):
@@ -274,9 +248,7 @@ class Config(Section, frozen=True):
 
     capture: Annotated[Capture, Meta(description="What the kernel side records.")] = Capture()
     filter: Annotated[Filter, Meta(description="Which traffic is captured; empty: all.")] = Filter()
-    privacy: Annotated[Privacy, Meta(description="What is hidden before anything leaves the process.")] = (
-        Privacy()
-    )
+    privacy: Annotated[Privacy, Meta(description="What is hidden before anything leaves the process.")] = Privacy()
     assemble: Annotated[Assemble, Meta(description="Limits of pairing requests with responses.")] = Assemble()
     link: Annotated[Link, Meta(description="How long spans wait for their trace.")] = Link()
     service: Annotated[Service, Meta(description="How services are named.")] = Service()
@@ -285,13 +257,9 @@ class Config(Section, frozen=True):
     loki: Annotated[Loki | None, Meta(description="Loki's push API; null: none.")] = None
     files: Annotated[Files, Meta(description="Files of OTLP JSON lines.")] = Files()
     console: Annotated[Console, Meta(description="Output for a person.")] = Console()
-    resource: Annotated[Resource, Meta(description="What is said of everything this agent sends.")] = (
-        Resource()
-    )
+    resource: Annotated[Resource, Meta(description="What is said of everything this agent sends.")] = Resource()
     run_dir: Annotated[Text, Meta(description="Folder of the control socket.")] = "/run/zerospan"
-    selftest: Annotated[bool, Meta(description="Send one synthetic request through the hooks at start.")] = (
-        True
-    )
+    selftest: Annotated[bool, Meta(description="Send one synthetic request through the hooks at start.")] = True
     log: Annotated[Log, Meta(description="The agent's own messages.")] = Log()
 
 

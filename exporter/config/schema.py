@@ -26,9 +26,7 @@ def schema() -> dict[str, Any]:
     made = msgspec.json.schema(Config, schema_hook=_secret)
     for definition in made["$defs"].values():
         for name, rule in definition.get("properties", {}).items():
-            if "$ref" in rule and name not in definition.get(
-                "required", ()
-            ):  # "capture:" with nothing below it
+            if "$ref" in rule and name not in definition.get("required", ()):  # "capture:" with nothing below it
                 definition["properties"][name] = {
                     "description": rule.get("description", ""),
                     "anyOf": [{"$ref": rule["$ref"]}, {"type": "null"}],

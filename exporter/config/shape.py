@@ -39,11 +39,7 @@ def bare(kind: inspect.Type) -> tuple[inspect.Type, bool]:
 def description(field: inspect.Field) -> str:
     """The documentation of a field; empty if it has none."""
     kind = field.type
-    return (
-        str((kind.extra_json_schema or {}).get("description", ""))
-        if isinstance(kind, inspect.Metadata)
-        else ""
-    )
+    return str((kind.extra_json_schema or {}).get("description", "")) if isinstance(kind, inspect.Metadata) else ""
 
 
 def fields(struct: inspect.StructType, above: Path = ()) -> Iterator[tuple[Path, inspect.Field]]:
@@ -102,9 +98,7 @@ def check(kind: inspect.Type, value: Any, path: Path, complain: Complain) -> Non
         return
     match kind:
         case inspect.StructType():
-            _check_struct(
-                kind, {} if value is None else value, path, complain
-            )  # "capture:" with nothing below
+            _check_struct(kind, {} if value is None else value, path, complain)  # "capture:" with nothing below
         case inspect.DictType():
             if not isinstance(value, dict):
                 _wrong(kind, value, path, complain)
@@ -154,24 +148,18 @@ def _fits(kind: inspect.Type, value: Any) -> bool:
             return isinstance(value, str) and value in kind.values
         case inspect.StrType():
             most = kind.max_length if kind.max_length is not None else 1 << 20
-            return (
-                isinstance(value, str) and (kind.min_length or 0) <= len(value) <= most and "\0" not in value
-            )
+            return isinstance(value, str) and (kind.min_length or 0) <= len(value) <= most and "\0" not in value
         case inspect.CustomType():
             return isinstance(value, str) and bool(value or kind.cls is not Url)
     raise TypeError(f"the model uses a type that shape.py does not know: {kind}")
 
 
 def _within(kind: inspect.IntType | inspect.FloatType, value: float) -> bool:
-    return (kind.ge is None or value >= kind.ge) and (
-        kind.le is None or value <= kind.le
-    )  # nan fits no range
+    return (kind.ge is None or value >= kind.ge) and (kind.le is None or value <= kind.le)  # nan fits no range
 
 
 def _wrong(kind: inspect.Type, value: Any, path: Path, complain: Complain) -> None:
-    hidden = isinstance(
-        kind, inspect.CustomType | inspect.StructType | inspect.DictType | inspect.VarTupleType
-    )
+    hidden = isinstance(kind, inspect.CustomType | inspect.StructType | inspect.DictType | inspect.VarTupleType)
     got = _sort(value) if hidden else _shown(value)
     complain(path, f"expected {_expectation(kind)}, got {got}")
 

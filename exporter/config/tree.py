@@ -118,9 +118,7 @@ def _read(name: str) -> tuple[dict[Any, Any], dict[Path, int]]:
     return values, lines
 
 
-def _lines(
-    node: yaml.Node | None, path: Path, lines: dict[Path, int], twice: list[str], name: str, depth: int
-) -> None:
+def _lines(node: yaml.Node | None, path: Path, lines: dict[Path, int], twice: list[str], name: str, depth: int) -> None:
     """Notes the line of each key, and each key that stands twice (YAML would take the last silently)."""
     if depth > 16:  # deeper than any model; an alias that holds itself ends here
         return

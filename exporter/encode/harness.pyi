@@ -4,9 +4,7 @@ from zerospan.exporter.encode.batch import BatchEncoder
 
 STRINGS: tuple[str, ...]
 
-def encode(
-    spans: Sequence[Mapping[str, object]], processes: Sequence[Mapping[str, object]] = ()
-) -> dict[str, bytes]:
+def encode(spans: Sequence[Mapping[str, object]], processes: Sequence[Mapping[str, object]] = ()) -> dict[str, bytes]:
     """The request bodies of these spans: {"traces": protobuf, "logs": protobuf, "loki": JSON}.
 
     A span is a dict with the fields of SpanRec and SpanContext by name (missing ones: 0, or -1 where that

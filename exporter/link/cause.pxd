@@ -38,6 +38,7 @@ cdef struct IdSlot:          # an id on the wire -> the request that brought it 
     uint64_t hash            # of (process, id); 0: empty
     uint64_t key
     uint64_t seen_ns
+    uint32_t open            # requests that brought it and are not answered
     uint8_t is_call          # it left first: the answer may name it
     uint8_t ambiguous        # two open requests brought the same id
 
@@ -55,14 +56,15 @@ cdef class Causes:
     cdef readonly uint64_t n_ids
     cdef readonly uint64_t disagreements     # forward and backward evidence differed: left out
     cdef readonly uint64_t ambiguous         # an id or a thread could not tell
+    cdef readonly uint64_t ids_refused       # MAX_IDS was too few
     cdef readonly uint64_t calls_forgotten   # MAX_CALLS was too few
 
     cdef Thread *thread(self, uint32_t tid, uint32_t tgid, uint64_t now) noexcept nogil
     cdef void inbound(self, Profile p, uint32_t tgid, uint32_t tid, uint64_t key, uint64_t now) noexcept nogil
     # A request brought an id into its process; a request left with one: what brought it, 0 if nothing did.
-    # hash: of (process, id).
+    # hash: of (process, id). keep: an answer may name it.
     cdef void id_in(self, uint64_t hash, uint64_t key, uint64_t now) noexcept nogil
-    cdef uint64_t id_out(self, uint64_t hash, uint64_t key, uint64_t now) noexcept nogil
+    cdef uint64_t id_out(self, uint64_t hash, uint64_t key, bint keep, uint64_t now) noexcept nogil
     # `by_id`, `method`: what id_out() said. `bound`: what connecting() returned for this connection, 0 if nothing.
     # `others_open`: requests that this process has read and not answered: while there are any, an answer may still tell.
     cdef void outbound(self, Profile p, uint32_t tgid, uint32_t tid, uint64_t key, uint64_t by_id, uint8_t method,
@@ -84,6 +86,7 @@ cdef class Causes:
     cdef void judge_nginx(self, uint64_t call, uint64_t key) noexcept nogil
     cdef void expire(self, uint64_t now, uint64_t idle_ns) noexcept nogil
     cdef IdSlot *id_slot(self, uint64_t hash, bint make, uint64_t now) noexcept nogil
+    cdef void drop_id(self, uint64_t at) noexcept nogil
     cdef void forget_id(self, uint64_t hash, uint64_t key) noexcept nogil
     cdef int add_call(self, Thread *t, uint64_t key, uint64_t cause, uint64_t now) noexcept nogil
     cdef int grow(self) noexcept nogil

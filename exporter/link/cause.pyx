@@ -28,7 +28,6 @@ from zerospan.exporter.link.requests cimport (
 
 cdef enum:
     MAX_IDS = 1 << 17
-    AMBIGUOUS_NS = 1000000000   # an id that several open requests brought says nothing for this long
 
 
 cdef class Causes:
@@ -125,7 +124,7 @@ cdef class Causes:
         if fresh_ids != NULL:
             self.n_ids = 0
             for i in range(self.ids_mask + 1):
-                if not old_ids[i].hash or now - old_ids[i].seen_ns > idle_ns:
+                if not old_ids[i].hash or (old_ids[i].open == 0 and now - old_ids[i].seen_ns > idle_ns):
                     continue
                 j = old_ids[i].hash & self.ids_mask
                 while fresh_ids[j].hash:
@@ -168,7 +167,10 @@ cdef class Causes:
             if self.ids[i].hash == hash:
                 return &self.ids[i]
             i = (i + 1) & self.ids_mask
-        if not make or self.n_ids >= MAX_IDS:
+        if not make:
+            return NULL
+        if self.n_ids >= MAX_IDS:
+            self.ids_refused += 1
             return NULL
         if 2 * (self.n_ids + 1) > self.ids_mask:
             mask = 2 * self.ids_mask + 1
@@ -195,8 +197,27 @@ cdef class Causes:
     cdef void forget_id(self, uint64_t hash, uint64_t key) noexcept nogil:
         """The request that brought the id has been answered."""
         cdef IdSlot *s = self.id_slot(hash, False, 0)
-        if s != NULL and s.key == key and not s.ambiguous:
-            s.key = 0   # the slot itself leaves with expire()
+        if s == NULL or s.open == 0:
+            return
+        s.open -= 1
+        if s.open == 0:
+            self.drop_id(s - self.ids)
+        elif s.key == key:
+            s.ambiguous = 1   # others that brought it are still open: which of them a call serves is not known
+
+    cdef void drop_id(self, uint64_t at) noexcept nogil:
+        """Empties a slot and closes the gap."""
+        cdef uint64_t hole = at, i = at, home
+        while True:
+            i = (i + 1) & self.ids_mask
+            if self.ids[i].hash == 0:
+                break
+            home = self.ids[i].hash & self.ids_mask
+            if ((i - home) & self.ids_mask) >= ((i - hole) & self.ids_mask):
+                self.ids[hole] = self.ids[i]
+                hole = i
+        self.ids[hole].hash = 0
+        self.n_ids -= 1
 
     # ---- the four events ---------------------------------------------------------------------------
 
@@ -204,17 +225,18 @@ cdef class Causes:
         cdef IdSlot *s = self.id_slot(hash, True, now)
         if s == NULL:
             return
-        if s.key and s.key != key and not s.is_call:
+        if s.open:
             s.ambiguous = 1
             self.ambiguous += 1
-        elif not s.ambiguous or now - s.seen_ns > AMBIGUOUS_NS:
+        else:
             s.ambiguous = 0
             s.key = key
             s.is_call = 0
+        s.open += 1
         s.seen_ns = now
 
-    cdef uint64_t id_out(self, uint64_t hash, uint64_t key, uint64_t now) noexcept nogil:
-        cdef IdSlot *s = self.id_slot(hash, True, now)
+    cdef uint64_t id_out(self, uint64_t hash, uint64_t key, bint keep, uint64_t now) noexcept nogil:
+        cdef IdSlot *s = self.id_slot(hash, keep, now)
         if s == NULL or s.ambiguous or s.key == key:
             return 0
         if s.key and not s.is_call:

@@ -111,11 +111,7 @@ DB_LABELS = (
 DB_CLIENT = Kind(
     "db_client",
     (*DB_LABELS, Label("server_address", capped=True), Label("server_port", capped=True)),
-    (
-        Histogram(
-            "db_client_operation_duration_seconds", "Duration of database client operations.", DB_SECONDS
-        ),
-    ),
+    (Histogram("db_client_operation_duration_seconds", "Duration of database client operations.", DB_SECONDS),),
 )
 DB_SERVER = Kind(
     "db_server",

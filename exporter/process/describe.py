@@ -36,9 +36,7 @@ class Describer:
     another /proc, for tests.
     """
 
-    def __init__(
-        self, config: Config, *, hidden: set[int], host: str | None = None, proc: str = "/proc"
-    ) -> None:
+    def __init__(self, config: Config, *, hidden: set[int], host: str | None = None, proc: str = "/proc") -> None:
         self.described = 0  # processes described, those that had gone included
         self.gone = 0  # of these: had ended before they could be described
         self.failed = 0  # of these: a fault of ours; described by their command name

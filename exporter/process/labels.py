@@ -12,9 +12,7 @@ from functools import lru_cache
 
 from zerospan.exporter.process.resource import Value
 
-IDENTITY = frozenset(
-    ("service.name", "service.namespace", "service.instance.id")
-)  # they are job and instance
+IDENTITY = frozenset(("service.name", "service.namespace", "service.instance.id"))  # they are job and instance
 RESERVED = frozenset(("job", "instance"))
 NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_]+")
 
@@ -39,9 +37,7 @@ def stream(service: str, more: Mapping[str, str]) -> bytes:
     """`"service_name":"shop","source":"zerospan"` and the configured labels, which may replace the source."""
     found = {"source": "zerospan", **more}
     found.pop("service_name", None)
-    return json.dumps({"service_name": service, **found}, ensure_ascii=False, separators=(",", ":"))[
-        1:-1
-    ].encode()
+    return json.dumps({"service_name": service, **found}, ensure_ascii=False, separators=(",", ":"))[1:-1].encode()
 
 
 @lru_cache(1024)

@@ -34,9 +34,7 @@ def php(p: Program) -> str:
     if "-S" in p.args:
         return folder(option(p.args, "-t") or ".", p.cwd)
     values = frozenset(("-c", "-d", "-z"))
-    script = option(p.args, "-f") or _found(
-        p, values, frozenset(("-r", "-B", "-R", "-a", "-i", "-v")), (".php",)
-    )
+    script = option(p.args, "-f") or _found(p, values, frozenset(("-r", "-B", "-R", "-a", "-i", "-v")), (".php",))
     return _named(p, script, GENERIC)
 
 
@@ -45,9 +43,7 @@ def perl(p: Program) -> str:
     if p.title:
         return _lead(p.title)
     values = frozenset(("-I", "-M", "-m"))
-    return _named(
-        p, _found(p, values, frozenset(("-e", "-E", "-ne", "-pe", "-v")), (".pl", ".psgi")), GENERIC
-    )
+    return _named(p, _found(p, values, frozenset(("-e", "-E", "-ne", "-pe", "-v")), (".pl", ".psgi")), GENERIC)
 
 
 def shell(p: Program) -> str:
@@ -91,9 +87,7 @@ def uwsgi(p: Program) -> str:
     if not p.title:
         match = APP.fullmatch(option(p.args, "--module", "-w", "--wsgi"))
         if match:
-            parts = [
-                part for part in match[1].split(".") if part not in ("wsgi", "app", "main", "application")
-            ]
+            parts = [part for part in match[1].split(".") if part not in ("wsgi", "app", "main", "application")]
             return (word(parts[-1]) if parts else "") or folder(option(p.args, "--chdir") or p.cwd) or "uwsgi"
         for given in (option(p.args, "--wsgi-file", "--file"), option(p.args, "--ini", "--yaml")):
             found = stem(given)
@@ -105,9 +99,7 @@ def uwsgi(p: Program) -> str:
 def script(p: Program) -> str:
     """The script of an interpreter without profile of its own (Lua, R, Julia, Tcl, Guile)."""
     given = option(p.args, "--file", "-f")
-    return _named(
-        p, given or _found(p, NONE, frozenset(("-e", "-E", "--eval", "-l", "-v")), (".lua", ".R")), GENERIC
-    )
+    return _named(p, given or _found(p, NONE, frozenset(("-e", "-E", "--eval", "-l", "-v")), (".lua", ".R")), GENERIC)
 
 
 def _found(p: Program, values: frozenset[str], stops: frozenset[str], suffixes: tuple[str, ...]) -> str:

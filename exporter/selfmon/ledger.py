@@ -33,8 +33,13 @@ class Ledger(NamedTuple):
         return f"ledger: seen {self.seen} / exported {self.exported} / dropped {reasons}{more}{verdict}"
 
 
-def ledger(counts: Mapping[str, int], in_flight: Mapping[str, int], kernel: Mapping[str, int],
-           sinks: Sequence[SinkStats], drops: Sequence[str]) -> Ledger:
+def ledger(
+    counts: Mapping[str, int],
+    in_flight: Mapping[str, int],
+    kernel: Mapping[str, int],
+    sinks: Sequence[SinkStats],
+    drops: Sequence[str],
+) -> Ledger:
     """counts: Engine.counts(); in_flight: open and held spans; kernel: Capture.counters(), empty in a replay;
     drops: names of the counters that are drops of spans."""
     outside = counts["own"] + counts["selftest"]

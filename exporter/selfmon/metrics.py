@@ -39,7 +39,9 @@ def self_metrics(status: Mapping[str, Any]) -> list[Metric]:
         (
             "zerospan_pipeline_events_total",
             "counter",
-            "Counters of the pipeline: " + "; ".join(f"{name}: {text}" for name, text in ROWS if name not in LEDGER) + ".",
+            "Counters of the pipeline: "
+            + "; ".join(f"{name}: {text}" for name, text in ROWS if name not in LEDGER)
+            + ".",
             [({"event": name}, status["pipeline"][name]) for name, _ in ROWS if name not in LEDGER],
         ),
         (

@@ -36,9 +36,7 @@ def write_stdout(text: str) -> None:
 class TreeSink(QueueSink):
     """Prints each trace as a tree once nothing more came of it for `quiet_s` seconds."""
 
-    def __init__(
-        self, *, write: Write = write_stdout, quiet_s: float = QUIET_S, color: bool | None = None
-    ) -> None:
+    def __init__(self, *, write: Write = write_stdout, quiet_s: float = QUIET_S, color: bool | None = None) -> None:
         super().__init__("console/tree", "traces", queue_bytes=QUEUE_BYTES)
         self._out = write
         self._quiet_s = quiet_s

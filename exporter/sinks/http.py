@@ -19,10 +19,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import msgspec
-
-from zerospan import __version__
 from isal import isal_zlib
 
+from zerospan import __version__
 from zerospan.exporter.config.model import Tls
 from zerospan.exporter.config.secret import Secret, Url
 
@@ -46,9 +45,7 @@ class Response(msgspec.Struct, frozen=True):
 class Poster:
     """Posts bodies to one URL. Raises OSError or ValueError if TLS files cannot be used."""
 
-    def __init__(
-        self, url: Url, path: str, headers: Mapping[str, Secret], timeout_s: float, tls: Tls
-    ) -> None:
+    def __init__(self, url: Url, path: str, headers: Mapping[str, Secret], timeout_s: float, tls: Tls) -> None:
         parts = urlsplit(url.reveal())
         self._shown = str(url)
         self._host = parts.hostname or ""
@@ -102,9 +99,7 @@ class Poster:
         names = {name.lower(): value for name, value in response.getheaders()}
         return Response(response.status, names, content)
 
-    def _early_answer(
-        self, connection: http.client.HTTPConnection, error: OSError
-    ) -> http.client.HTTPResponse:
+    def _early_answer(self, connection: http.client.HTTPConnection, error: OSError) -> http.client.HTTPResponse:
         """The answer of a receiver that closed before it had the whole body (413, 401); else `error`."""
         try:
             response = connection.getresponse()
@@ -132,9 +127,7 @@ class Poster:
     def _dial(self, deadline: float) -> socket.socket:
         """Connects to the first address that answers, and does the TLS handshake, by the deadline."""
         error: OSError = OSError("the name has no address")
-        for family, kind, protocol, _, address in socket.getaddrinfo(
-            self._host, self._port, type=socket.SOCK_STREAM
-        ):
+        for family, kind, protocol, _, address in socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM):
             sock = socket.socket(family, kind, protocol)
             try:
                 sock.settimeout(remaining(deadline))
@@ -251,9 +244,7 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
             load(context, tls)
         except ssl.SSLError as e:
             # An encrypted key ends here, too: nobody is there to be asked for its password.
-            raise OSError(
-                e.errno, f"not usable as PEM ({e.reason or 'no certificate or key'})", name
-            ) from None
+            raise OSError(e.errno, f"not usable as PEM ({e.reason or 'no certificate or key'})", name) from None
     if tls.ca is None:
         context.load_default_certs()
     return context

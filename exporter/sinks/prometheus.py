@@ -152,9 +152,7 @@ class MetricsServer:
     def _bind(self, host: str, port: int) -> socket.socket:
         if not host:
             with contextlib.suppress(OSError):
-                return socket.create_server(
-                    ("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128
-                )
+                return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128)
             host = "0.0.0.0"
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -278,9 +276,7 @@ class MetricsServer:
                 self._send(connection)
             else:
                 self._receive(connection)
-            while (
-                connection in self._connections and not connection.answer and self._next_request(connection)
-            ):
+            while connection in self._connections and not connection.answer and self._next_request(connection):
                 pass
         except (BlockingIOError, InterruptedError):
             pass

@@ -127,9 +127,7 @@ class QueueSink:
                 self._wake.notify()  # the thread says it: a log may block, put() may not
                 return
             flying = len(self._flying.payload) if self._flying is not None else 0
-            if self._bytes + size > self._limit and (
-                self._overflow == "drop_newest" or size + flying > self._limit
-            ):
+            if self._bytes + size > self._limit and (self._overflow == "drop_newest" or size + flying > self._limit):
                 self._overflowed(batch)
                 return
             while self._bytes + size > self._limit:

@@ -1,8 +1,8 @@
 """Capture: which hooks, which filters, what the kernel said. The policy over the libbpf binding (bpf.pyx).
 
 Feature tests, never version tests: a layout is chosen by what the kernel's BTF has, and taken back if it does not load.
-Used by pipeline.py and by `zerospan check`. Needs root or CAP_BPF, CAP_PERFMON (and CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH for
-names of other users' processes).
+Used by pipeline.py and by `zerospan check`. Needs root or CAP_BPF, CAP_PERFMON (and CAP_SYS_PTRACE,
+CAP_DAC_READ_SEARCH for names of other users' processes).
 """
 
 import logging
@@ -126,8 +126,9 @@ class Capture:
             log.info("hooks %s: %s", layout, why)
         if not self.choice.layout:
             said = "; ".join(f"{layout}: {why}" for layout, why in self.choice.reasons.items())
-            raise CaptureError(f"no hooks could be set ({said}). Run `zerospan check` for what is missing.",
-                               self.choice.reasons)
+            raise CaptureError(
+                f"no hooks could be set ({said}). Run `zerospan check` for what is missing.", self.choice.reasons
+            )
         self.ring = Ring(self.object.map_fd("zs_ring"), self.ring_bytes)
         log.info("hooks: %s", self.choice.layout)
 
@@ -228,5 +229,3 @@ def netns_inode(name: str) -> int:
         raise CaptureError(
             f"filter netns: {path}: {e.strerror}; give a path, a name of `ip netns list`, or `self`"
         ) from e
-
-

@@ -152,9 +152,7 @@ def read_head(data: memoryview, path: str) -> tuple[dict[str, Any], int]:
         raise ReplayError(f"{path} is no recording of zerospan; make one with `zerospan record FILE`")
     _, version, abi, size, _ = HEAD.unpack_from(data)
     if version != FORMAT:
-        raise ReplayError(
-            f"{path} has format {version}, this zerospan reads {FORMAT}; use the version that wrote it"
-        )
+        raise ReplayError(f"{path} has format {version}, this zerospan reads {FORMAT}; use the version that wrote it")
     if abi != ABI_VERSION:
         raise ReplayError(
             f"{path} has events of ABI version {abi}, this zerospan reads {ABI_VERSION}; replay it with the"

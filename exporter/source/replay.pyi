@@ -16,7 +16,6 @@ class Replay:
     def share(self) -> float: ...
     def close(self) -> None: ...
 
-
 TICK: Final[int]
 SETTLE: Final[int]
 EXPIRE: Final[int]

@@ -22,9 +22,7 @@ from zerospan.exporter.selfmon.control import ControlError, ask
 MIB = 1 << 20
 START_S = 30.0  # the self-test included
 DRAIN_S = 45.0  # max_hold is 30 s
-LEDGER = re.compile(
-    r"ledger: seen (\d+) / exported (\d+) / dropped (\S.*?)(?: / in flight (\d+))?\s*(\(DOES NOT.*)?$"
-)
+LEDGER = re.compile(r"ledger: seen (\d+) / exported (\d+) / dropped (\S.*?)(?: / in flight (\d+))?\s*(\(DOES NOT.*)?$")
 
 CONFIG = """
 otlp: {{traces: {{endpoint: "http://127.0.0.1:{sink}"}}}}
@@ -116,13 +114,9 @@ class Agent:
         if line is None:
             raise BenchError(f"the agent left no ledger (exit code {self.process.returncode}){self._said()}")
         dropped = {} if line[3] == "none" else {k: int(v) for k, v in (p.split("=") for p in line[3].split())}
-        lost = sum(
-            n for name, n in kernel.items() if name.startswith("ring_full_") or name == "conn_table_full"
-        )
+        lost = sum(n for name, n in kernel.items() if name.startswith("ring_full_") or name == "conn_table_full")
         assert self.sink.stdout is not None
-        account = Account(
-            int(line[1]), int(line[2]), dropped, lost, json.loads(self.sink.stdout.read() or "{}")
-        )
+        account = Account(int(line[1]), int(line[2]), dropped, lost, json.loads(self.sink.stdout.read() or "{}"))
         account.marks += self.marks
         if line[5]:
             account.marks.append("the agent's ledger does not balance")

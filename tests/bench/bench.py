@@ -57,9 +57,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.py", description="Measures what the agent costs.")
     parser.add_argument("--pairs", type=positive, default=5, help="pairs of without and with (default: 5)")
     parser.add_argument("--seconds", type=positive, default=4, help="of each run of a client (default: 4)")
-    parser.add_argument(
-        "--memory-seconds", type=positive, default=60, help="of load before RSS is read (default: 60)"
-    )
+    parser.add_argument("--memory-seconds", type=positive, default=60, help="of load before RSS is read (default: 60)")
     parser.add_argument(
         "--only",
         type=sections,
@@ -73,9 +71,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--limit", type=positive, default=LIMIT_S, help=f"give up after so many seconds (default: {LIMIT_S})"
     )
     args = parser.parse_args(argv)
-    args.command = " ".join(
-        ["python tests/bench/bench.py", *map(shlex.quote, sys.argv[1:] if argv is None else argv)]
-    )
+    args.command = " ".join(["python tests/bench/bench.py", *map(shlex.quote, sys.argv[1:] if argv is None else argv)])
     return args
 
 
@@ -122,9 +118,7 @@ def measure_live(args: argparse.Namespace, made: report.Report) -> None:
         (folder / "nginx").mkdir()
         nginx = stack.enter_context(traffic.nginx(folder / "nginx"))
         if wanted & set(PAIRED):
-            plan = pairs.Plan(
-                args.pairs, args.seconds, frozenset(wanted & set(PAIRED)), folder, sink, load, micro
-            )
+            plan = pairs.Plan(args.pairs, args.seconds, frozenset(wanted & set(PAIRED)), folder, sink, load, micro)
             made.add_pairs(*pairs.run(plan, nginx, say))
         if "replay" in wanted:
             say("recording and replay")

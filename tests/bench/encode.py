@@ -124,15 +124,10 @@ def best(make: Callable[[], object], rounds: int) -> float:
 def run(spans: int, rounds: int) -> dict[str, float]:
     """ns a span: ours (spans, log records, Loki values), the SDK's encoder, upb's objects."""
     if api_implementation.Type() != "upb":
-        raise RuntimeError(
-            f"protobuf runs on {api_implementation.Type()}, not upb: the comparison would flatter us"
-        )
+        raise RuntimeError(f"protobuf runs on {api_implementation.Type()}, not upb: the comparison would flatter us")
     found = attributes()
     span = sdk_span(found)
-    ours = {
-        kind: min(harness.bench(spans, SPAN, kind) for _ in range(rounds))
-        for kind in ("traces", "logs", "loki")
-    }
+    ours = {kind: min(harness.bench(spans, SPAN, kind) for _ in range(rounds)) for kind in ("traces", "logs", "loki")}
     return {
         "encode_ns_per_span": ours["traces"],
         "encode_log_ns": ours["logs"],

@@ -137,9 +137,7 @@ def measure_json(core: int, command: Sequence[str], timeout_s: float) -> dict[st
 def compile_c(name: str, folder: Path) -> str:
     """Builds tests/bench/NAME.c; path of the program."""
     target = str(folder / name)
-    measure(
-        OTHER_CORE, [program("gcc"), "-O2", "-Wall", "-Wextra", "-o", target, str(HERE / f"{name}.c")], 60
-    )
+    measure(OTHER_CORE, [program("gcc"), "-O2", "-Wall", "-Wextra", "-o", target, str(HERE / f"{name}.c")], 60)
     return target
 
 
@@ -181,7 +179,5 @@ class About:
                 cpu = line.partition(":")[2].strip()
                 break
         tables = [Path(f"/proc/net/{name}") for name in ("ip_tables_names", "ip6_tables_names")]
-        nat = Path("/sys/module/nf_nat/refcnt").exists() or any(
-            t.exists() and "nat" in t.read_text() for t in tables
-        )
+        nat = Path("/sys/module/nf_nat/refcnt").exists() or any(t.exists() and "nat" in t.read_text() for t in tables)
         return About(os.cpu_count() or 1, cpu, platform.release(), sys.version.split()[0], quiet_share(), nat)

@@ -115,9 +115,7 @@ def miscounted(scraped: bytes, requests: int) -> list[str]:
     for end, n in ANSWERED.findall(scraped):
         found[end] += int(n)
     return [
-        f"/metrics has {n} answers 200 at the {end.decode()}, of {requests}"
-        for end, n in found.items()
-        if n < requests
+        f"/metrics has {n} answers 200 at the {end.decode()}, of {requests}" for end, n in found.items() if n < requests
     ]
 
 

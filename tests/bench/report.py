@@ -139,9 +139,7 @@ class Report:
                 self.account(f"pair {i}", pair.with_agent.account)
             for name, half in (("half load", pair.with_agent.half), ("half load", pair.without.half)):
                 if half is not None and half["unanswered"]:
-                    self.marks.append(
-                        f"pair {i}, {name}: {half['unanswered']} requests were not answered in time"
-                    )
+                    self.marks.append(f"pair {i}, {name}: {half['unanswered']} requests were not answered in time")
 
     def add_memory(self, m: memory.Memory) -> None:
         self.runs["memory"] = dataclasses.asdict(m)
@@ -247,9 +245,7 @@ def write_docs(path: Path, text: str) -> None:
     path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
 
 
-def _added(
-    sides: Iterable[tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]], key: str
-) -> list[float]:
+def _added(sides: Iterable[tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]], key: str) -> list[float]:
     return [b[key] - a[key] for a, b in sides if a is not None and b is not None]
 
 

@@ -58,9 +58,7 @@ def slow_server() -> Iterator[int]:
     server.server_close()
 
 
-def test_a_server_that_stands_still_shows_in_the_latency_of_all_that_were_due(
-    folder: Path, slow_server: int
-) -> None:
+def test_a_server_that_stands_still_shows_in_the_latency_of_all_that_were_due(folder: Path, slow_server: int) -> None:
     """At 200/s, 60 requests fall due in 0.3 s; from sending on only the few that are under way look slow."""
     load = machine.compile_c("load", folder)
     out = machine.measure_json(0, [load, str(slow_server), "/", "4", "200", "2", "0.2"], 20)
@@ -91,9 +89,7 @@ def test_the_sink_answers_every_request_and_counts_its_bytes(folder: Path) -> No
 
 def test_cpu_time_of_another_process_has_all_its_threads() -> None:
     code = "import hashlib,threading\nf=lambda:hashlib.pbkdf2_hmac('sha256',b'x',b'y',400000)\n"
-    code += (
-        "t=[threading.Thread(target=f) for _ in range(2)]\n[x.start() for x in t]\n[x.join() for x in t]\n"
-    )
+    code += "t=[threading.Thread(target=f) for _ in range(2)]\n[x.start() for x in t]\n[x.join() for x in t]\n"
     code += "import time;print(time.process_time_ns(),flush=True);input()"
     with machine.running(0, [sys.executable, "-c", code], stdout=-1) as process:
         assert process.stdout is not None
@@ -131,9 +127,7 @@ Requests/sec:  45250.10
         (2000, {"unfinished": 65}, 0, False),
     ],
 )
-def test_a_run_that_lost_anything_is_marked(
-    exported: int, dropped: dict[str, int], lost: int, good: bool
-) -> None:
+def test_a_run_that_lost_anything_is_marked(exported: int, dropped: dict[str, int], lost: int, good: bool) -> None:
     account = Account(seen=3000, exported=exported, dropped=dropped, events_lost=lost, sink={})
     account.judge(requests=1000, loads=1)
     assert (account.marks == []) is good
@@ -141,9 +135,7 @@ def test_a_run_that_lost_anything_is_marked(
 
 def test_a_scrape_counts_understood_answers_at_each_end() -> None:
     line = b'http_%s_request_duration_seconds_count{job="x",http_response_status_code="%s"} %d\n'
-    scraped = (
-        line % (b"server", b"200", 900) + line % (b"server", b"404", 200) + line % (b"client", b"200", 1000)
-    )
+    scraped = line % (b"server", b"200", 900) + line % (b"server", b"404", 200) + line % (b"client", b"200", 1000)
     assert pairs.miscounted(scraped, 900) == []
     assert pairs.miscounted(scraped, 1000) == ["/metrics has 900 answers 200 at the server, of 1000"]
 

@@ -125,9 +125,7 @@ def test_trace_in_pieces_is_one_structure_after_flush(stack: Stack) -> None:
     for group in whole.resource_spans:
         send_http(stack.collector_otlp_http, ExportTraceServiceRequest(resource_spans=[group]))
         name = group.scope_spans[0].spans[0].name
-        stack.traceql(
-            f'{{ span.e2e.run = "{sent.run}" && name = "{name}" }}'
-        )  # cut from the rest that comes later
+        stack.traceql(f'{{ span.e2e.run = "{sent.run}" && name = "{name}" }}')  # cut from the rest that comes later
     stack.flush()
     one = f'span.e2e.run = "{sent.run}"'
     found = stack.traceql(f"{{ {one} && kind = server }} >> {{ {one} && kind = client }}")
@@ -301,9 +299,7 @@ def test_missing_programs_are_named_with_the_command(tmp_path: Path, monkeypatch
 
 
 def test_a_program_that_fails_shows_its_log_and_command(tmp_path: Path) -> None:
-    program = Program(
-        "unwell", ["sh", "-c", "echo no such luck; exit 3"], tmp_path / "unwell.log", lambda: "asked"
-    )
+    program = Program("unwell", ["sh", "-c", "echo no such luck; exit 3"], tmp_path / "unwell.log", lambda: "asked")
     program.start()
     try:
         with pytest.raises(ProgramError) as failure:

@@ -19,9 +19,9 @@ from backends.stack import Stack
 from cgroup import own_cgroup
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from demo import truth  # noqa: E402
-from demo.drive import Request  # noqa: E402
-from demo.shop import Shop  # noqa: E402
+from demo import truth
+from demo.drive import Request
+from demo.shop import Shop
 
 REQUESTS = 60
 

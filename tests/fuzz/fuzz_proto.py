@@ -140,10 +140,7 @@ def check_sniff(name: str, case: Case, rng: random.Random) -> None:
         head = data[: rng.choice([len(data), 512, 3])]
         sure = asked.sniff(from_client, head)
         asked.sniff(not from_client, head)
-        if (
-            sure not in (0, 1, 2, 3)
-            or len({sure, fresh.sniff(from_client, head), asked.sniff(from_client, head)}) > 1
-        ):
+        if sure not in (0, 1, 2, 3) or len({sure, fresh.sniff(from_client, head), asked.sniff(from_client, head)}) > 1:
             raise Broken(f"sniff says {sure} for {head!r}")
 
 
@@ -272,9 +269,7 @@ def first_difference(a: Runs, b: Runs) -> str:
             if x != y:
                 if x is None or y is None or set(x) != set(y):
                     return f"message {i}: {str(x)[:500]} / {str(y)[:500]}"
-                return f"message {i}: " + ", ".join(
-                    f"{k} {x[k]!r:.200} / {y[k]!r:.200}" for k in x if x[k] != y[k]
-                )
+                return f"message {i}: " + ", ".join(f"{k} {x[k]!r:.200} / {y[k]!r:.200}" for k in x if x[k] != y[k])
     return "none"
 
 
@@ -318,9 +313,7 @@ def campaign(name: str, seconds: float | None, iterations: int | None, seed: int
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Mutation fuzzer of the protocol parsers.")
     parser.add_argument("names", nargs="*", default=list(TABLES), help=f"parsers: {', '.join(TABLES)} (all)")
-    parser.add_argument(
-        "--seconds", type=float, help="time for each parser (10 if --iterations is not given)"
-    )
+    parser.add_argument("--seconds", type=float, help="time for each parser (10 if --iterations is not given)")
     parser.add_argument("--iterations", type=int, help="conversations for each parser")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="number of the first iteration, to repeat one")

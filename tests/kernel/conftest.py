@@ -71,7 +71,11 @@ def load(layout: str) -> Iterator[Callable[..., Trace]]:
     made: list[Capture] = []
 
     def make(
-        ring_bytes: int = 8 << 20, payload_bytes: int = 512, self_tgid: int | None = None, **filters: Any
+        ring_bytes: int = 8 << 20,
+        payload_bytes: int = 512,
+        large_ports: tuple[int, ...] = (),
+        self_tgid: int | None = None,
+        **filters: Any,
     ) -> Trace:
         chosen = Filters(**filters) if filters else None
         made.append(
@@ -79,6 +83,7 @@ def load(layout: str) -> Iterator[Callable[..., Trace]]:
                 layout,
                 ring_bytes=ring_bytes,
                 payload_bytes=payload_bytes,
+                large_ports=large_ports,
                 self_tgid=self_tgid,
                 filters=chosen,
             )

@@ -13,9 +13,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\n\r\n"
 class Pair:
     """client, server: the processes; c, s: their descriptors; wire: the packets of the server's port."""
 
-    def __init__(
-        self, client: Peer, server: Peer, tap: Callable[[int], Wire], host: str, dual: str = ""
-    ) -> None:
+    def __init__(self, client: Peer, server: Peer, tap: Callable[[int], Wire], host: str, dual: str = "") -> None:
         self.client, self.server = client, server
         self.listener, self.port = server.listen("::" if dual else host, dual=bool(dual))
         self.wire = tap(self.port)

@@ -69,11 +69,7 @@ class End:
             if not out or out[-1].number != m["run"]:
                 if out and out[-1].number == m["run"] - 1:
                     out[-1].length, out[-1].end_ns = m["prev_len"], m["prev_end_ns"]
-                out.append(
-                    Run(
-                        m["run"], m["dir"], (m["seq"] - m["run_off"]) & 0xFFFFFFFF, b"", first_ns=m["time_ns"]
-                    )
-                )
+                out.append(Run(m["run"], m["dir"], (m["seq"] - m["run_off"]) & 0xFFFFFFFF, b"", first_ns=m["time_ns"]))
             out[-1].payload += m["payload"]
             out[-1].flags |= m["flags"]
             out[-1].calls.append(m)
@@ -146,18 +142,12 @@ class Trace:
                 assert r["conn_id"] in out, f"a record before its connection was announced: {r}"
                 end = out[r["conn_id"]]
                 end.order.append(r)
-                {"zs_msg": end.msgs, "zs_progress": end.progress, "zs_close": end.closes}[r["struct"]].append(
-                    r
-                )
+                {"zs_msg": end.msgs, "zs_progress": end.progress, "zs_close": end.closes}[r["struct"]].append(r)
         return out
 
     def end(self, local: int, remote: int) -> End:
         """The end with these ports. AssertionError if there is none, or more."""
-        found = [
-            e
-            for e in self.ends().values()
-            if (e.conn["local_port"], e.conn["remote_port"]) == (local, remote)
-        ]
+        found = [e for e in self.ends().values() if (e.conn["local_port"], e.conn["remote_port"]) == (local, remote)]
         assert len(found) == 1, f"{len(found)} ends {local} -> {remote}; records: {summary(self.records)}"
         return found[0]
 

@@ -95,9 +95,7 @@ def test_check_finds_this_machine_usable_by_trying() -> None:
     assert states[f"hooks {said['hooks']}"] == states["self-test"] == "ok"
 
 
-def test_run_is_ready_after_a_self_test_that_no_ledger_knows(
-    command: Callable[..., Command], tmp_path: Path
-) -> None:
+def test_run_is_ready_after_a_self_test_that_no_ledger_knows(command: Callable[..., Command], tmp_path: Path) -> None:
     agent = command("run", "--run-dir", str(tmp_path / "run"), "--traces-file", str(tmp_path / "t"))
     agent.until("ready")
     status = json.loads(zerospan("status", "--json", "--run-dir", str(tmp_path / "run")).stdout)
@@ -235,9 +233,7 @@ def test_watch_shows_lines_and_figures_at_80_columns(
     text = watch.out.read_text()
     lines = text.splitlines()
     assert max(map(len, lines)) <= 80 and "\x1b" not in text
-    shown = [
-        line for line in lines if re.match(r"\d\d:\d\d:\d\d\.\d{3} \S+ +srv GET /orders/\d+ +200 +\d", line)
-    ]
+    shown = [line for line in lines if re.match(r"\d\d:\d\d:\d\d\.\d{3} \S+ +srv GET /orders/\d+ +200 +\d", line)]
     assert len(shown) == 20
     assert any(re.search(r"GET /orders/\{id\} +\d+\.\d +0\.0 ", line) for line in lines)
 
@@ -258,9 +254,7 @@ def test_watch_ends_quietly_when_nobody_reads(connect: Callable[..., Pair]) -> N
 # ---- status ----
 
 
-def test_status_and_run_agree(
-    connect: Callable[..., Pair], command: Callable[..., Command], tmp_path: Path
-) -> None:
+def test_status_and_run_agree(connect: Callable[..., Pair], command: Callable[..., Command], tmp_path: Path) -> None:
     pair = connect()
     run_dir = str(tmp_path / "run")
     agent = command("run", *pids(pair), "--run-dir", run_dir, "--traces-file", str(tmp_path / "t"))

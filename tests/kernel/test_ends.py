@@ -65,9 +65,7 @@ def test_addresses(trace: Trace, connect: Connect, host: str, dual: str, family:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 @pytest.mark.parametrize("state", ["fresh", "used", "answer-pending", "half-closed"])
-def test_connection_older_than_the_agent(
-    load: Callable[..., Trace], connect: Connect, host: str, state: str
-) -> None:
+def test_connection_older_than_the_agent(load: Callable[..., Trace], connect: Connect, host: str, state: str) -> None:
     """Role and initial sequence numbers come from the live socket: nothing of the past is needed."""
     pair = connect(host)
     if state != "fresh":

@@ -121,9 +121,7 @@ def test_port_of_a_new_connection(load: Callable[..., Trace], client: Peer, conn
     assert {r["local_port"] for r in trace.of("zs_conn")} == {local, before.port}
 
 
-def test_cgroup(
-    load: Callable[..., Trace], client: Peer, server: Peer, connect: Connect, cgroup: Path
-) -> None:
+def test_cgroup(load: Callable[..., Trace], client: Peer, server: Peer, connect: Connect, cgroup: Path) -> None:
     """A group holds the groups below it; given by full path or below the root."""
     home = Path(f"/proc/{client.pid}/cgroup").read_text().split("0::")[1].split("\n")[0]
     root = cgroup_root()
@@ -164,9 +162,7 @@ def test_netns(
     assert {r["netns"] for r in trace.of("zs_conn") if r["tgid"] in seen} == {os.stat(path).st_ino}
 
 
-def test_all_that_are_set_must_hold(
-    load: Callable[..., Trace], client: Peer, server: Peer, connect: Connect
-) -> None:
+def test_all_that_are_set_must_hold(load: Callable[..., Trace], client: Peer, server: Peer, connect: Connect) -> None:
     pair, other = connect(), connect()
     trace = load(port=(pair.port,), pid=(server.pid,), netns=("self",))
     pair.exchange()
@@ -175,9 +171,7 @@ def test_all_that_are_set_must_hold(
     assert [(r["local_port"], r["tgid"]) for r in trace.of("zs_conn")] == [(pair.port, server.pid)]
 
 
-def test_several_values_of_one_filter(
-    load: Callable[..., Trace], client: Peer, server: Peer, connect: Connect
-) -> None:
+def test_several_values_of_one_filter(load: Callable[..., Trace], client: Peer, server: Peer, connect: Connect) -> None:
     one, two, three = connect(), connect(), connect()
     trace = load(port=(one.port, two.port))
     for pair in (one, two, three):

@@ -134,9 +134,7 @@ def test_settings_reach_the_kernel(load: Callable[..., Trace]) -> None:
     assert set(trace.capture.counters()) == {name for name, _ in events.COUNTERS}
 
 
-def test_drain_gives_back_the_space(
-    load: Callable[..., Trace], client: Any, server: Any, connect: Connect
-) -> None:
+def test_drain_gives_back_the_space(load: Callable[..., Trace], client: Any, server: Any, connect: Connect) -> None:
     trace = load(ring_bytes=65536, pid=(client.pid, server.pid))
     pair = connect()
     for _ in range(5):

@@ -42,9 +42,7 @@ def test_roles_under_load(load: Callable[..., Trace], client: Peer, server: Peer
     assert set(trace.lost()) <= {"isn_unstable"}
 
 
-def test_idle_connections_cost_nothing(
-    load: Callable[..., Trace], layout: str, peers: Callable[..., Peer]
-) -> None:
+def test_idle_connections_cost_nothing(load: Callable[..., Trace], layout: str, peers: Callable[..., Peer]) -> None:
     """10,000 connections that say nothing: no record and no state, before and after."""
     n = 10_000
     client, server = peers(), peers()

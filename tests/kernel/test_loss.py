@@ -16,15 +16,11 @@ RING = 65536
 
 
 def requests_told(ends: list[End]) -> int:
-    return sum(
-        m["run_off"] == 0 for e in ends for m in e.msgs if (m["dir"] == events.SEND) == (e.conn["role"] == 1)
-    )
+    return sum(m["run_off"] == 0 for e in ends for m in e.msgs if (m["dir"] == events.SEND) == (e.conn["role"] == 1))
 
 
 def answers_told(ends: list[End]) -> int:
-    return sum(
-        m["run_off"] == 0 for e in ends for m in e.msgs if (m["dir"] == events.SEND) != (e.conn["role"] == 1)
-    )
+    return sum(m["run_off"] == 0 for e in ends for m in e.msgs if (m["dir"] == events.SEND) != (e.conn["role"] == 1))
 
 
 @pytest.fixture
@@ -113,9 +109,7 @@ def test_loss_in_the_middle_of_runs(small: Trace, client: Peer, server: Peer, co
         assert all(len(m["payload"]) == m["len"] for m in end.msgs)
 
 
-def test_sweep_and_datagrams_meet_a_full_ring(
-    small: Trace, client: Peer, server: Peer, connect: Connect
-) -> None:
+def test_sweep_and_datagrams_meet_a_full_ring(small: Trace, client: Peer, server: Peer, connect: Connect) -> None:
     pair = connect()
     s, port = server.udp("127.0.0.1")
     c, _ = client.udp("127.0.0.1", port)

@@ -49,9 +49,7 @@ def test_only_the_head_of_a_body_is_copied(trace: Trace, connect: Connect, size:
         # the second call of a run fills up what the first one left; then nothing is said until it ends
         assert len(end.msgs) <= 4
     sent, received = client.closes[0]["bytes_sent"], client.closes[0]["bytes_received"]
-    assert sent - whole in (1, 2) and received - len(ANSWER) - size in (0, 1), (
-        "the SYN and FINs count as one each"
-    )
+    assert sent - whole in (1, 2) and received - len(ANSWER) - size in (0, 1), "the SYN and FINs count as one each"
 
 
 @pytest.mark.parametrize("payload_bytes", [1, 64, 512, 4096, 16384])
@@ -70,6 +68,22 @@ def test_capture_length(load: Callable[..., Trace], connect: Connect, payload_by
     assert client.runs()[0].payload == server.runs()[0].payload == body[:payload_bytes]
     assert client.runs()[0].length == server.runs()[0].length == len(body)
     pair.close()
+
+
+def test_ports_with_a_longer_capture(load: Callable[..., Trace], connect: Connect) -> None:
+    """Up to 16 KiB of a run where either port is named, 512 bytes elsewhere."""
+    long, short = connect(), connect()
+    trace = load(large_ports=(long.port,), pid=(long.client.pid, long.server.pid))
+    body = bytes(i * 7 % 251 for i in range(20000))
+    for pair, shown in ((long, 16384), (short, 512)):
+        pair.client.send(pair.c, body)
+        pair.server.recv_all(pair.s, len(body), piece=5000)
+        pair.server.send(pair.s, ANSWER)
+        pair.client.recv_all(pair.c, len(ANSWER))
+        for end in pair.ends(trace):
+            assert end.runs()[0].payload == body[:shown]
+            assert end.runs()[0].length == len(body)
+        pair.close()
 
 
 def test_sweep_tells_how_far_a_run_has_come(trace: Trace, connect: Connect) -> None:

@@ -32,9 +32,7 @@ def sockets(client: Peer, server: Peer) -> tuple[int, int, int, int]:
     return c, client_port, s, port
 
 
-def test_question_and_answer(
-    trace: Trace, client: Peer, server: Peer, sockets: tuple[int, int, int, int]
-) -> None:
+def test_question_and_answer(trace: Trace, client: Peer, server: Peer, sockets: tuple[int, int, int, int]) -> None:
     c, client_port, s, port = sockets
     query = question(0x1234)
     client.send(c, query)
@@ -56,9 +54,7 @@ def test_question_and_answer(
     assert trace.lost() == {}
 
 
-@pytest.mark.parametrize(
-    ("host", "to", "seen"), [("::1", "::1", "::1"), ("::", "::ffff:127.0.0.1", "127.0.0.1")]
-)
+@pytest.mark.parametrize(("host", "to", "seen"), [("::1", "::1", "::1"), ("::", "::ffff:127.0.0.1", "127.0.0.1")])
 def test_ipv6_and_mapped(trace: Trace, client: Peer, server: Peer, host: str, to: str, seen: str) -> None:
     s, port = server.udp("127.0.0.1" if "." in to else host)
     c, _ = client.udp(host)
@@ -150,9 +146,7 @@ def test_datagram_longer_than_the_buffer(
     assert heard["flags"] & events.F_CUT
 
 
-def test_peek_is_not_a_message(
-    trace: Trace, client: Peer, server: Peer, sockets: tuple[int, int, int, int]
-) -> None:
+def test_peek_is_not_a_message(trace: Trace, client: Peer, server: Peer, sockets: tuple[int, int, int, int]) -> None:
     c, _, s, _ = sockets
     client.send(c, question(1))
     for _ in range(3):
@@ -161,9 +155,7 @@ def test_peek_is_not_a_message(
     assert len(datagrams(trace, server, events.RECV)) == 1
 
 
-def test_large_answer_is_cut(
-    trace: Trace, client: Peer, server: Peer, sockets: tuple[int, int, int, int]
-) -> None:
+def test_large_answer_is_cut(trace: Trace, client: Peer, server: Peer, sockets: tuple[int, int, int, int]) -> None:
     c, _, s, _ = sockets
     answer = reply(question(9), records=200)
     client.send(c, answer)

@@ -43,12 +43,7 @@ def talk(
         process.stdin.flush()
         assert process.stdout.readline() == "done\n"
         trace.drain()
-        starts = {
-            s.seq
-            for f in ((client_port, port), (port, client_port))
-            for s in wire.read().flow(*f)
-            if s.length
-        }
+        starts = {s.seq for f in ((client_port, port), (port, client_port)) for s in wire.read().flow(*f) if s.length}
         for m in trace.of("zs_msg"):
             assert m["seq"] in starts
         ends = {e.conn["local_port"]: e for e in trace.ends().values()}

@@ -103,9 +103,7 @@ def ask(ident: int = 1, name: str = "www.example.org", qtype: str | int = "A", f
     return message(ident, flags, [question(name, qtype)])
 
 
-def answer(
-    ident: int = 1, name: str = "www.example.org", qtype: str | int = "A", rcode: int = 0, n: int = 1
-) -> bytes:
+def answer(ident: int = 1, name: str = "www.example.org", qtype: str | int = "A", rcode: int = 0, n: int = 1) -> bytes:
     return message(ident, QR | RD | 0x80 | rcode, [question(name, qtype)], [A1] * n)
 
 
@@ -240,9 +238,7 @@ UDP = [
                     1,
                     QR | AA | 3,
                     [question(WWW)],
-                    authorities=[
-                        record(b"\xc0\x10", "SOA", wire("ns.example.org") + wire("x.y") + bytes(20))
-                    ],
+                    authorities=[record(b"\xc0\x10", "SOA", wire("ns.example.org") + wire("x.y") + bytes(20))],
                 ),
             ),
         ],

@@ -155,9 +155,7 @@ def server(span: Span) -> tuple[str, int]:
     if span["proto"] == HTTP:
         host = clean(span.get("domain", ""))
         head, colon, tail = host.rpartition(":")
-        digits = (
-            tail.isascii() and len(tail) <= 5 and (tail or "0").isdecimal()
-        )  # RFC 3986: a port may be empty
+        digits = tail.isascii() and len(tail) <= 5 and (tail or "0").isdecimal()  # RFC 3986: a port may be empty
         if colon and digits and int(tail or 0) < 65536 and ":" not in head:
             host, port = head, int(tail or 0) or port
     if not host and f"{side}_addr" in span:
@@ -195,9 +193,7 @@ def attributes(span: Span, peer: str = "") -> dict[str, Any]:
         version = {10: "1.0", 11: "1.1"}.get(get("version", 0))
     elif span["proto"] == DNS:
         texts |= {"dns.question.name": get("target", ""), "zerospan.dns.question.type": operation}
-        texts["zerospan.dns.response_code"] = get("status_text", "") or (
-            "NOERROR" if get("code", -1) == 0 else ""
-        )
+        texts["zerospan.dns.response_code"] = get("status_text", "") or ("NOERROR" if get("code", -1) == 0 else "")
         if get("rows", -1) >= 0:
             numbers["zerospan.dns.answers"] = span["rows"]
         version = None
@@ -260,8 +256,7 @@ def random_text(r: random.Random) -> bytes:
         return r.randbytes(n)
     if kind == 3:
         return b"".join(
-            r.choice([b"\xe2\x82", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc0\xaf", b"ok"])
-            for _ in range(n // 3)
+            r.choice([b"\xe2\x82", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc0\xaf", b"ok"]) for _ in range(n // 3)
         )
     return b"plain" * (n // 5)
 

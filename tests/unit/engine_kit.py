@@ -161,6 +161,7 @@ class Rig:
         self.source = Records(64 << 20)
         self.engine = Engine(self.source, lambda tgid, comm: describe(self.known[tgid]), **options)
         self.spans: list[Span] = []
+        self.sizes: list[int] = []  # of the batches, in bytes
         self.fed = 0
         self.now = START
         self.done = False
@@ -210,6 +211,7 @@ class Rig:
         out = []
         for signal, payload, n in batches:
             if signal == "traces":
+                self.sizes.append(len(payload))
                 spans = decode(payload)
                 assert len(spans) == n, "a batch's count is not the number of its spans"
                 out += spans

@@ -44,9 +44,7 @@ REQUESTS = [
     Case(
         "get and answer",
         [
-            ask(
-                b"GET /cart/7?user=s3cr3t&n=2 HTTP/1.1\nHost: shop:80\nUser-Agent: curl/8\nX-Request-ID: r-1"
-            ),
+            ask(b"GET /cart/7?user=s3cr3t&n=2 HTTP/1.1\nHost: shop:80\nUser-Agent: curl/8\nX-Request-ID: r-1"),
             OK,
         ],
         [
@@ -117,9 +115,7 @@ REQUESTS = [
     one("fragment is no path", ask(b"GET /a#s3cr3t HTTP/1.1"), request(b"GET", b"/a", query=b"")),
     one("utf-8 in the path", ask("GET /käse HTTP/1.1".encode()), request(b"GET", "/käse".encode())),
     one("space in the target", ask(b"GET /a b HTTP/1.1"), request(b"GET", b"/a b")),
-    one(
-        "user in the Host field", ask(b"GET / HTTP/1.1\nHost: u:s3cr3t@h"), request(b"GET", b"/", domain=b"h")
-    ),
+    one("user in the Host field", ask(b"GET / HTTP/1.1\nHost: u:s3cr3t@h"), request(b"GET", b"/", domain=b"h")),
     one(
         "path parameters",
         ask(b"GET /a;jsessionid=s3cr3t/b;v=s3cr3t;w HTTP/1.1"),
@@ -194,10 +190,7 @@ REQUESTS = [
         [
             (
                 C,
-                GET[1]
-                + ask(b"POST /b HTTP/1.1\nContent-Length: 3", b"abc")[1]
-                + ask(b"HEAD /c HTTP/1.1")[1]
-                + GET[1],
+                GET[1] + ask(b"POST /b HTTP/1.1\nContent-Length: 3", b"abc")[1] + ask(b"HEAD /c HTTP/1.1")[1] + GET[1],
             ),
             (
                 S,
@@ -317,8 +310,7 @@ BODIES = [
                 GET,
                 (
                     S,
-                    answer(b"HTTP/1.1 %d X\nContent-Length: 50\nTransfer-Encoding: chunked" % code)[1]
-                    + OK[1],
+                    answer(b"HTTP/1.1 %d X\nContent-Length: 50\nTransfer-Encoding: chunked" % code)[1] + OK[1],
                 ),
             ],
             [request(b"GET", b"/"), response(code, body_size=0), response(200)],

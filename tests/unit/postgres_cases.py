@@ -74,9 +74,7 @@ SIMPLE = [
         [(CLIENT, query('DELETE FROM "T"')), (SERVER, done("DELETE 0") + ready())],
         [req("DELETE", collection=b"T"), IGN, ok(0)],
     ),
-    Case(
-        "begin", [(CLIENT, query("BEGIN")), (SERVER, done("BEGIN") + ready(b"T"))], [req("BEGIN"), IGN, ok()]
-    ),
+    Case("begin", [(CLIENT, query("BEGIN")), (SERVER, done("BEGIN") + ready(b"T"))], [req("BEGIN"), IGN, ok()]),
     Case(
         "create table",
         [(CLIENT, query("create table x (a int)")), (SERVER, done("CREATE TABLE") + ready())],
@@ -198,8 +196,7 @@ SIMPLE = [
             (
                 CLIENT,
                 query(
-                    "SELECT 1 /*db_driver='x',traceparent="
-                    "'00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'*/"
+                    "SELECT 1 /*db_driver='x',traceparent='00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'*/"
                 ),
             )
         ],
@@ -214,9 +211,7 @@ SIMPLE = [
             )
         ],
     ),
-    Case(
-        "utf-8 names", [(CLIENT, query("SELECT * FROM größe"))], [req("SELECT", collection="größe".encode())]
-    ),
+    Case("utf-8 names", [(CLIENT, query("SELECT * FROM größe"))], [req("SELECT", collection="größe".encode())]),
 ]
 
 SESSION = [
@@ -280,9 +275,7 @@ SESSION = [
         ],
         [IGN, IGN, IGN, IGN, IGN, req("SELECT", domain=b"shop")],
     ),
-    Case(
-        "ssl granted", [(CLIENT, SSL), (SERVER, b"S")], [IGN, {"type": "upgrade", "consumed": 1, "total": 1}]
-    ),
+    Case("ssl granted", [(CLIENT, SSL), (SERVER, b"S")], [IGN, {"type": "upgrade", "consumed": 1, "total": 1}]),
     Case(
         "ssl answered by an error",
         [(CLIENT, SSL), (SERVER, error("0A000", "unsupported protocol", "FATAL"))],

@@ -224,10 +224,7 @@ EXTENDED = [
         [
             (
                 CLIENT,
-                parse("INSERT INTO t VALUES ($1)", "i")
-                + (bind([b"1"], "i") + execute()) * 4
-                + SYNC
-                + query("COMMIT"),
+                parse("INSERT INTO t VALUES ($1)", "i") + (bind([b"1"], "i") + execute()) * 4 + SYNC + query("COMMIT"),
             ),
             (
                 SERVER,
@@ -334,9 +331,7 @@ EXTENDED = [
         [
             (
                 CLIENT,
-                parse(
-                    "SELECT 1 /*traceparent='00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00'*/", "s"
-                )
+                parse("SELECT 1 /*traceparent='00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00'*/", "s")
                 + (bind([], "s") + execute()) * 2
                 + SYNC,
             )

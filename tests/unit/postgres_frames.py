@@ -28,9 +28,7 @@ def query(sql: str) -> bytes:
 
 
 def parse(sql: str, name: str = "", types: int = 0) -> bytes:
-    return frame(
-        b"P", name.encode() + b"\0" + sql.encode() + b"\0" + struct.pack(">H", types) + bytes(4 * types)
-    )
+    return frame(b"P", name.encode() + b"\0" + sql.encode() + b"\0" + struct.pack(">H", types) + bytes(4 * types))
 
 
 def bind(values: list[bytes | None] | None = None, name: str = "", portal: str = "") -> bytes:
@@ -75,9 +73,7 @@ def columns(*names: str) -> bytes:
 
 
 def row(*values: bytes) -> bytes:
-    return frame(
-        b"D", struct.pack(">H", len(values)) + b"".join(struct.pack(">I", len(v)) + v for v in values)
-    )
+    return frame(b"D", struct.pack(">H", len(values)) + b"".join(struct.pack(">I", len(v)) + v for v in values))
 
 
 def done(tag: str) -> bytes:

@@ -119,9 +119,7 @@ CASES = [
     Case(NODE, ["node", "/x/node_modules/.bin/ts-node", "src/basket.ts"], "basket"),
     Case(NODE, ["node /srv/basket/index.js"], "basket"),
     Case(NODE, ["PM2 v5.3.0: God Daemon (/root/.pm2)"], "pm2"),
-    Case(
-        "/usr/bin/deno", ["deno", "run", "--allow-net", "https://u:hunter2@x.org/feed.ts?k=hunter3"], "feed"
-    ),
+    Case("/usr/bin/deno", ["deno", "run", "--allow-net", "https://u:hunter2@x.org/feed.ts?k=hunter3"], "feed"),
     Case("/usr/bin/bun", ["bun", "run", "start"], "till", "/srv/till"),
     # Ruby
     Case(RUBY, ["ruby", "app.rb"], "app"),

@@ -252,9 +252,7 @@ REPLIES = [
     _reply("verbatim string", b"=8\r\ntxt:text\r\n", ok()),
     _reply("map", b"%2\r\n+a\r\n:1\r\n+b\r\n*1\r\n:2\r\n", ok(rows=2)),
     _reply("set", b"~2\r\n+a\r\n#f\r\n", ok(rows=2)),
-    _reply(
-        "attributes", b"|1\r\n+ttl\r\n:3600\r\n*2\r\n:1\r\n|1\r\n+p\r\n,1.0\r\n:2\r\n", ok(rows=2, version=3)
-    ),
+    _reply("attributes", b"|1\r\n+ttl\r\n:3600\r\n*2\r\n:1\r\n|1\r\n+p\r\n,1.0\r\n:2\r\n", ok(rows=2, version=3)),
     _reply("empty attribute", b"|0\r\n+OK\r\n", ok()),
     _reply("streamed string", b"$?\r\n;4\r\nHell\r\n;1\r\no\r\n;0\r\n", ok()),
     _reply("streamed array", b"*?\r\n:1\r\n*?\r\n.\r\n$?\r\n;0\r\n.\r\n", ok(rows=3)),

@@ -96,11 +96,7 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        return (
-            f"{self.scheme}://localhost:{self.port}"
-            if self.scheme == "https"
-            else f"http://127.0.0.1:{self.port}"
-        )
+        return f"{self.scheme}://localhost:{self.port}" if self.scheme == "https" else f"http://127.0.0.1:{self.port}"
 
     def close(self) -> None:
         self.gate.set()

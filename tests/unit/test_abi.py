@@ -15,9 +15,7 @@ from zerospan.exporter.source.capture import LAYOUTS, object_path
 
 HEADER = Path(__file__).parents[2] / "bpf" / "include" / "zs_abi.h"
 BTF_MAGIC = 0xEB9F
-INT, PTR, ARRAY, STRUCT, UNION, ENUM, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT, FUNC, PROTO, VAR, DATASEC = (
-    range(1, 16)
-)
+INT, PTR, ARRAY, STRUCT, UNION, ENUM, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT, FUNC, PROTO, VAR, DATASEC = range(1, 16)
 FLOAT, DECL_TAG, TYPE_TAG, ENUM64 = range(16, 20)
 
 
@@ -62,9 +60,7 @@ class Btf:
             row = struct.unpack_from(f"<{words}I", data, at)
             at += 4 * words
             step = {ENUM: 2, PROTO: 2}.get(kind, 3)
-            self.types.append(
-                Type(self.string(name), kind, size, list(zip(*[iter(row)] * step, strict=False)))
-            )
+            self.types.append(Type(self.string(name), kind, size, list(zip(*[iter(row)] * step, strict=False))))
         assert at == end
 
     def string(self, offset: int) -> str:

@@ -86,9 +86,7 @@ def test_receivers_are_reached_or_not_without_their_secrets() -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = listener.getsockname()[1]
-        config = load(
-            None, {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"http://user:hunter2@127.0.0.1:{port}/v1/traces"}
-        )
+        config = load(None, {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"http://user:hunter2@127.0.0.1:{port}/v1/traces"})
         (found,) = check.sinks(config)
         assert found.state == "ok" and "hunter2" not in found.text
     (found,) = check.sinks(config)
@@ -109,9 +107,7 @@ def test_files_and_the_listener_are_tried(tmp_path: Path) -> None:
 
 def test_layouts_say_which_is_used_and_why_not_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     works = {"sys_exit", "fexit"}
-    monkeypatch.setattr(
-        capture, "missing", lambda layout: "" if layout in works else "this kernel has no such"
-    )
+    monkeypatch.setattr(capture, "missing", lambda layout: "" if layout in works else "this kernel has no such")
     monkeypatch.setattr(check, "load", lambda layout: "")
     chosen, found = check.layouts(Config(), True)
     texts = {f.name.split()[1]: f for f in found}

@@ -66,9 +66,7 @@ def test_wrong_usage_is_exit_code_2_and_a_sentence(
         assert "ring_bytes" in said.err, "the nearest right name"
 
 
-def test_no_agent_is_exit_code_1_and_says_what_to_do(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_agent_is_exit_code_1_and_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("status", "--json", "--run-dir", str(tmp_path)) == 1
     said = capsys.readouterr()
     assert said.out == "" and "zerospan run" in said.err and str(tmp_path) in said.err
@@ -77,13 +75,10 @@ def test_no_agent_is_exit_code_1_and_says_what_to_do(
 # ---- config ----
 
 
-def test_config_prints_what_it_amounts_to_without_secrets(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_config_prints_what_it_amounts_to_without_secrets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(
-        "otlp: {traces: {endpoint: 'http://u:hunter2@127.0.0.1:4318',"
-        " headers: {Authorization: Bearer hunter2}}}\n"
+        "otlp: {traces: {endpoint: 'http://u:hunter2@127.0.0.1:4318', headers: {Authorization: Bearer hunter2}}}\n"
     )
     assert run("config", "--config", str(path), "--port", "8080") == 0
     out = capsys.readouterr().out
@@ -138,9 +133,7 @@ def test_replay_needs_no_root_and_writes_the_same_file_twice(tmp_path: Path) -> 
     assert files[0].read_bytes() == files[1].read_bytes() != b""
 
 
-def test_replay_in_real_time_keeps_the_recorded_pace(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_replay_in_real_time_keeps_the_recorded_pace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """40 requests, 10 ms apart, and a second until the end: 1.4 s."""
     import time
 
@@ -158,9 +151,7 @@ def test_replay_in_real_time_keeps_the_recorded_pace(
 
 
 @pytest.mark.parametrize("data", [b"", b"foreign", cases.whole()[:-9]])
-def test_replay_of_a_wrong_file_is_exit_code_1(
-    data: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_replay_of_a_wrong_file_is_exit_code_1(data: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "wrong.zsr"
     path.write_bytes(data)
     assert run("replay", str(path)) == 1

@@ -39,9 +39,7 @@ def test_json_is_the_whole_status(agent: pipeline.Pipeline, capsys: pytest.Captu
     assert {"hooks", "selftest", "sinks", "kernel", "pipeline", "uptime_s"} <= said.keys()
 
 
-def test_the_human_form_fits_and_has_the_ledger(
-    agent: pipeline.Pipeline, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_human_form_fits_and_has_the_ledger(agent: pipeline.Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--run-dir", agent.config.run_dir]) == 0
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 80

@@ -110,9 +110,7 @@ def test_a_wrong_endpoint_is_told_with_its_variable_and_without_its_password() -
     with pytest.raises(ConfigError) as raised:
         load(None, {BASE + "ENDPOINT": "c:pw@host"})
     assert len(raised.value.problems) == 2 and "pw" not in str(raised.value)
-    assert raised.value.problems[0].startswith(
-        "environment OTEL_EXPORTER_OTLP_ENDPOINT: otlp.traces.endpoint: "
-    )
+    assert raised.value.problems[0].startswith("environment OTEL_EXPORTER_OTLP_ENDPOINT: otlp.traces.endpoint: ")
 
 
 def test_resource_attributes(caplog: pytest.LogCaptureFixture) -> None:

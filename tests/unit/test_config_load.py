@@ -148,9 +148,7 @@ PAYLOAD = "expected an integer from 64 to 16384"
         ("a: &x {b: *x}", None),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said_with_place_expectation_and_value(
-    tmp_path: Path, text: str, problem: str | None
-) -> None:
+def test_what_is_wrong_is_said_with_place_expectation_and_value(tmp_path: Path, text: str, problem: str | None) -> None:
     found = problems(tmp_path, text)
     assert all(p.startswith("zerospan.yaml: ") for p in found)
     if problem is not None:

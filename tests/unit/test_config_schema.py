@@ -72,9 +72,7 @@ def test_the_table_of_the_documentation_is_in_step() -> None:
     text = DOCS.read_text()
     begin, end = "<!-- table: begin -->\n", "<!-- table: end -->"
     table = text[text.index(begin) + len(begin) : text.index(end)]
-    assert table == markdown(), (
-        "run: python -m zerospan.exporter.config.schema --write-docs docs/configuration.md"
-    )
+    assert table == markdown(), "run: python -m zerospan.exporter.config.schema --write-docs docs/configuration.md"
 
 
 def test_the_examples_of_the_documentation_load(validator: Any, tmp_path: Path) -> None:

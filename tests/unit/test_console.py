@@ -45,9 +45,7 @@ def pair() -> list[Span]:
     ]  # fmt: skip
 
 
-def play(
-    folder: Path, config: Config, sinks: list[object], requests: int = 2, answer: bytes = cases.ANSWER
-) -> None:
+def play(folder: Path, config: Config, sinks: list[object], requests: int = 2, answer: bytes = cases.ANSWER) -> None:
     path = folder / "r.zsr"
     path.write_bytes(cases.whole(requests, answer))
     agent = pipeline.build(config, extra_sinks=sinks, replay=Replay(str(path)), control=False)  # type: ignore[arg-type]
@@ -115,10 +113,7 @@ def test_errors_are_marked_and_counted() -> None:
 
 @pytest.mark.parametrize("width", [80, 100])
 def test_no_line_is_wider_than_asked(width: int) -> None:
-    spans = [
-        span(i, i - 1, CLIENT if i % 2 else SERVER, "service-" + "x" * 60, name="N" * 300)
-        for i in range(1, 400)
-    ]
+    spans = [span(i, i - 1, CLIENT if i % 2 else SERVER, "service-" + "x" * 60, name="N" * 300) for i in range(1, 400)]
     lines = render_trace(spans, width=width).splitlines()
     assert len(lines) == 201, "a chain of 399 spans is 200 requests"
     # beyond the indent that is shown nothing gets narrower
@@ -126,9 +121,7 @@ def test_no_line_is_wider_than_asked(width: int) -> None:
 
 
 def test_nothing_from_the_wire_reaches_the_terminal_raw() -> None:
-    shown = render_trace(
-        [span(1, 0, CLIENT, "a" + EVIL, name="GET " + EVIL, attributes={"server.address": EVIL})]
-    )
+    shown = render_trace([span(1, 0, CLIENT, "a" + EVIL, name="GET " + EVIL, attributes={"server.address": EVIL})])
     assert terminal.plain(shown.replace("\n", "")) == shown.replace("\n", "")
     assert shown.count("\n") == 2
 
@@ -140,9 +133,7 @@ def test_no_spans_no_text() -> None:
 # ---- the sinks ----
 
 
-def test_console_tree_prints_each_trace_of_the_pipeline_once(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_console_tree_prints_each_trace_of_the_pipeline_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     play(tmp_path, Config(console=Console(tree=True)), [], requests=3)
     out = capfd.readouterr().out
     assert out.count("trace ") == 3

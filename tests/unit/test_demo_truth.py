@@ -36,9 +36,7 @@ def span(service: str, kind: int, trace: str, parent: str, protocol: str, path: 
     """One span in an ExportTraceServiceRequest of its own, as OTLP JSON has it."""
     attributes = {PROTOCOL_ATTRIBUTE[protocol]: protocol}
     if path and protocol == "http":
-        attributes["url.path" if kind == 2 else "url.full"] = (
-            path if kind == 2 else f"http://127.0.0.1:80{path}"
-        )
+        attributes["url.path" if kind == 2 else "url.full"] = path if kind == 2 else f"http://127.0.0.1:80{path}"
     body = {
         "traceId": trace,
         "spanId": f"{next(_ids):016x}",

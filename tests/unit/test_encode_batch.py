@@ -45,14 +45,10 @@ def contents(kind: str, body: bytes) -> dict[str, list[int]]:
         groups = ExportLogsServiceRequest.FromString(body).resource_logs
         items = [g.scope_logs[0].log_records for g in groups]
         scopes = [g.scope_logs for g in groups]
-    assert all(
-        len(s) == 1 and (s[0].scope.name, s[0].scope.version) == ("zerospan", __version__) for s in scopes
-    )
+    assert all(len(s) == 1 and (s[0].scope.name, s[0].scope.version) == ("zerospan", __version__) for s in scopes)
     names = [g.resource.attributes[0].value.string_value for g in groups]
     assert len(set(names)) == len(names)
-    return {
-        n: [int.from_bytes(x.span_id, "big") for x in group] for n, group in zip(names, items, strict=True)
-    }
+    return {n: [int.from_bytes(x.span_id, "big") for x in group] for n, group in zip(names, items, strict=True)}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -61,12 +57,9 @@ def test_a_batch_is_reused_and_holds_each_span_once_with_its_service(kind: str) 
     batch = BatchEncoder(kind)  # type: ignore[arg-type]
     assert batch.take() is None
     for _ in range(25):
-        table = r.sample(
-            PROCESSES, r.randrange(1, 40)
-        )  # an index may stand for another process in the next batch
+        table = r.sample(PROCESSES, r.randrange(1, 40))  # an index may stand for another process in the next batch
         spans = [
-            random_span(r) | {"proc": r.randrange(len(table) + 1), "span_id": i}
-            for i in range(r.randrange(1, 200))
+            random_span(r) | {"proc": r.randrange(len(table) + 1), "span_id": i} for i in range(r.randrange(1, 200))
         ]
         spans.sort(key=lambda s: s["end_ns"])
         assert harness.fill(batch, spans, table) == len(spans) == batch.count

@@ -61,8 +61,7 @@ def resource(name: str) -> bytes:
 
 
 PROCESSES = [
-    {"name": name, "resource": resource(name), "labels": f'"service_name":"{name}"'}
-    for name in ("shop", "pricing")
+    {"name": name, "resource": resource(name), "labels": f'"service_name":"{name}"'} for name in ("shop", "pricing")
 ]
 
 
@@ -130,9 +129,7 @@ def test_a_length_of_one_byte_and_of_three_bytes() -> None:
     bare = {"proto": 0, "kind": CLIENT}
     short = harness.encode([bare], PROCESSES)["traces"]
     assert one(bare).ByteSize() >= 128  # the attributes that each span has
-    big = SERVER_SPAN | {
-        name: b"x" * 2048 for name in ("target", "query", "agent", "route", "request_id", "domain")
-    }
+    big = SERVER_SPAN | {name: b"x" * 2048 for name in ("target", "query", "agent", "route", "request_id", "domain")}
     assert one(big).ByteSize() > 16384 - 4096
     huge = big | {"operation": "M" * 2048, "status": 2, "message": "m" * 3000}
     assert one(huge).ByteSize() > 16384
@@ -184,9 +181,7 @@ def test_equal_to_what_the_sdk_encodes() -> None:
         if b"[" not in (span.get("domain") or b""):
             spans.append(span)
     ours = ExportTraceServiceRequest.FromString(harness.encode(spans, PROCESSES)["traces"])
-    theirs = ExportTraceServiceRequest.FromString(
-        encode_spans([sdk_span(s) for s in spans]).SerializeToString()
-    )
+    theirs = ExportTraceServiceRequest.FromString(encode_spans([sdk_span(s) for s in spans]).SerializeToString())
     assert comparable(ours, spans) == comparable(theirs, spans)
 
 

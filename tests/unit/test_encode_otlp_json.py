@@ -94,9 +94,7 @@ def put(message: Any, field: Any, r: random.Random, depth: int) -> None:
 
 def scalar(field: Any, r: random.Random) -> Any:
     if field.type == F.TYPE_STRING:
-        return r.choice(
-            ["", "plain", "".join(r.choice('aé€😀"\\\n\x00\x1f\x7f/<') for _ in range(r.randrange(40)))]
-        )
+        return r.choice(["", "plain", "".join(r.choice('aé€😀"\\\n\x00\x1f\x7f/<') for _ in range(r.randrange(40)))])
     if field.type == F.TYPE_BYTES:
         n = {"trace_id": 16, "span_id": 8, "parent_span_id": 8}.get(field.name)
         return r.choice([b"", bytes(n), r.randbytes(n)]) if n else r.randbytes(r.randrange(12))
@@ -202,9 +200,7 @@ def test_members_come_in_the_order_in_which_the_collector_writes_them() -> None:
 def test_our_own_requests() -> None:
     r = random.Random(13)
     out = harness.encode(CASES + [random_span(r) for _ in range(200)])
-    assert json.loads(traces_json(out["traces"])) == mapping(
-        ExportTraceServiceRequest.FromString(out["traces"])
-    )
+    assert json.loads(traces_json(out["traces"])) == mapping(ExportTraceServiceRequest.FromString(out["traces"]))
     assert json.loads(logs_json(out["logs"])) == mapping(ExportLogsServiceRequest.FromString(out["logs"]))
 
 
@@ -314,13 +310,7 @@ def test_fields_out_of_order_and_repeated() -> None:
         return b"\x5a\x03\x12\x01" + text
 
     span = (
-        attribute(b"a")
-        + name(b"first")
-        + event(b"x")
-        + attribute(b"b")
-        + name(b"last")
-        + event(b"y")
-        + b"\xa8\x06\x07"
+        attribute(b"a") + name(b"first") + event(b"x") + attribute(b"b") + name(b"last") + event(b"y") + b"\xa8\x06\x07"
     )
     body = span
     for tag in (0x12, 0x12, 0x0A):
@@ -330,12 +320,7 @@ def test_fields_out_of_order_and_repeated() -> None:
         '{"name":"last","attributes":[{"key":"a","value":{}},{"key":"b","value":{}}],'
         '"events":[{"name":"x"},{"name":"y"}],"status":{}}'
     )
-    assert (
-        got
-        == mapping(ExportTraceServiceRequest.FromString(body))["resourceSpans"][0]["scopeSpans"][0]["spans"][
-            0
-        ]
-    )
+    assert got == mapping(ExportTraceServiceRequest.FromString(body))["resourceSpans"][0]["scopeSpans"][0]["spans"][0]
 
 
 def test_interleaved_fields_take_linear_time() -> None:

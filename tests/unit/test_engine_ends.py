@@ -11,7 +11,17 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from engine_kit import (
-    CLIENT, MS, SERVER, START, Rig, RigMaker, S, by_path, engines, get, ok,
+    CLIENT,
+    MS,
+    SERVER,
+    START,
+    Rig,
+    RigMaker,
+    S,
+    by_path,
+    engines,
+    get,
+    ok,
 )  # fmt: skip
 from engine_wire import Process, Wire
 

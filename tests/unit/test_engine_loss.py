@@ -18,7 +18,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from engine_kit import CLIENT, MS, SERVER, START, Rig, RigMaker, S, engines, get, ok
-from engine_wire import Kernel, Process, Wire
+from engine_wire import Kernel, Process, Record, Wire
 
 from zerospan.exporter.abi import events
 
@@ -93,14 +93,23 @@ CONVERSATIONS = [in_turn, with_bodies, pipelined, overlapping, continued]
 CODES = {"/warm0": 218, "/warm1": 219} | {f"/q{i}": 210 + i for i in range(4)}
 
 
-def survivors(kernel: Kernel) -> list[tuple[int, str]]:
-    """(end of the connection, path) of each request whose beginning is in a record that was written."""
-    found = []
-    for record in kernel.records:
-        fields = events.parse(record.data)
+def survivors(kernel: Kernel) -> int:
+    """How many requests have their beginning in a record that was written: in a run whose beginning was written, too, and
+    not as the last that is known of the connection, with the head's end missing."""
+    found = 0
+    parsed = [events.parse(record.data) for record in kernel.records]
+    for fields in parsed:
+        if fields["struct"] != "zs_msg":
+            continue
+        same = [p for p in parsed if p["conn_id"] == fields["conn_id"]]
+        run = [p for p in same if p.get("run") == fields["run"] and p["struct"] == "zs_msg"]
+        payload = bytes(fields["payload"])  # type: ignore[arg-type]
         # bodies are all "b": a request is a line of its own
-        for path in re.findall(rb"(?:GET|POST|PUT) (/\w+) HTTP", bytes(fields["payload"])):  # type: ignore[arg-type]
-            found.append((record.conn_id, path.decode()))
+        asks = len(re.findall(rb"(?:GET|POST|PUT) /\w+ HTTP", payload))
+        whole = b"\r\n\r\n" in b"".join(bytes(p["payload"]) for p in run)  # type: ignore[arg-type]
+        if run[0]["run_off"] or (not whole and same[-1] is run[-1]):
+            continue
+        found += asks
     return found
 
 
@@ -112,18 +121,26 @@ def check(r: Rig, context: str) -> None:
         assert span.code in (None, CODES[span.path]), f"{context}: {span.path} was given the answer {span.code}"
         if span.kind == SERVER and span.parent_id:
             assert span.parent_id == ids[span.path, CLIENT], f"{context}: {span.path} has another's parent"
-    expected = len(survivors(r.kernel))
+    expected = survivors(r.kernel)
     assert len(spans) == expected, f"{context}: {len(spans)} spans of {expected} requests whose records were written"
 
 
-def losses(n: int, seed: str, few: int) -> Iterable[frozenset[int]]:
-    """Each one of n, each pair, and random subsets."""
-    yield from (frozenset(c) for c in combinations(range(n), 1))
-    yield from (frozenset(c) for c in combinations(range(n), 2))
+def losses(places: list[int], seed: str, few: int) -> Iterable[frozenset[int]]:
+    """Each one of the places, each pair, and random subsets."""
+    yield from (frozenset(c) for c in combinations(places, 1))
+    yield from (frozenset(c) for c in combinations(places, 2))
     rng = random.Random(seed)
     for _ in range(few):
         share = rng.random()
-        yield frozenset(i for i in range(n) if rng.random() < share)
+        yield frozenset(i for i in places if rng.random() < share)
+
+
+def after_the_beginning(talk: Conversation, records: list[Record]) -> list[int]:
+    """Places that may be lost. That a client does not wait must have been seen once: before, nobody can know."""
+    if talk is not overlapping:
+        return list(range(len(records)))
+    proof = [i for i, record in enumerate(records) if b"GET /q0" in record.data]
+    return list(range(max(proof) + 1, len(records)))
 
 
 @pytest.mark.parametrize("watch", ["client", "server", "both"])
@@ -132,22 +149,21 @@ def test_records_that_the_ring_had_no_room_for(rig: RigMaker, talk: Conversation
     whole = Kernel()
     talk(Wire(whole, *ENDS, watch=watch))
     seen = 0
-    for lost in losses(whole.tried, f"{talk.__name__}/{watch}", 150):
+    for lost in losses(after_the_beginning(talk, whole.records), f"{talk.__name__}/{watch}", 150):
         kernel = Kernel(lose=lost.__contains__)
         r = Rig(CURL, SHOP, kernel=kernel, timeout_s=3)
         talk(Wire(kernel, *ENDS, watch=watch))
         check(r, f"lost {sorted(lost)}")
         seen += r.counts["gaps"]
-    assert seen > 50
+    assert seen > 30
 
 
 @pytest.mark.parametrize("talk", CONVERSATIONS)
 def test_records_that_are_not_there(rig: RigMaker, talk: Conversation) -> None:
     whole = Kernel()
     talk(Wire(whole, *ENDS, watch="server"))
-    messages = [i for i, record in enumerate(whole.records) if record.struct == "zs_msg"]
-    for chosen in losses(len(messages), talk.__name__, 150):
-        lost = {messages[i] for i in chosen}
+    messages = [i for i in after_the_beginning(talk, whole.records) if whole.records[i].struct == "zs_msg"]
+    for lost in losses(messages, talk.__name__, 150):
         kernel = Kernel(records=[record for i, record in enumerate(whole.records) if i not in lost])
         check(Rig(CURL, SHOP, kernel=kernel, timeout_s=3), f"dropped {sorted(lost)}")
 
@@ -203,7 +219,7 @@ def test_requests_beyond_the_capture_of_a_client_that_does_not_wait(rig: RigMake
     wire.client.recv(b"-ERR third\r\n", t + 5 * MS)
     wire.client.send(command("fourth"), t + 2 * S)
     wire.client.recv(b"-ERR fourth\r\n", t + 2 * S + MS)
-    spans = {s.path.split()[1]: s for s in r.finish()}
+    spans = {s.path.split()[1]: s for s in r.finish() if s.path.startswith("SET")}
     assert not spans["first0"].error and spans["first0"].end - spans["first0"].start == 40 * MS
     assert [spans[k].end - spans[k].start for k in ("second", "third")] == [0, 0], "their answers are not known"
     assert spans["fourth"].error and not spans["second"].error

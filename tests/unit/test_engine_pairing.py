@@ -9,7 +9,22 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from engine_kit import (
-    CLIENT, MS, SERVER, START, US, RigMaker, S, Span, by_path, client_id, engines, get, ok, request_key, server_id, trace_of,
+    CLIENT,
+    MS,
+    SERVER,
+    START,
+    US,
+    RigMaker,
+    S,
+    Span,
+    by_path,
+    client_id,
+    engines,
+    get,
+    ok,
+    request_key,
+    server_id,
+    trace_of,
 )  # fmt: skip
 from engine_wire import Process, Wire
 
@@ -365,7 +380,9 @@ def test_redis_pipelines(rig: RigMaker) -> None:
     """A batch and its answers; the same code pairs every protocol that answers in order."""
     r = rig(CURL, SHOP)
     wire = Wire(r.kernel, *ENDS)
-    t = wire.pass_on("client", b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*2\r\n$3\r\nGET\r\n$1\r\nb\r\n*1\r\n$4\r\nINCR\r\n", START)
+    t = wire.pass_on(
+        "client", b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*2\r\n$3\r\nGET\r\n$1\r\nb\r\n*1\r\n$4\r\nINCR\r\n", START
+    )
     t = wire.pass_on("server", b"$1\r\n1\r\n$-1\r\n-ERR wrong number\r\n", t)
     spans = [s for s in r.finish() if s.kind == CLIENT]
     assert [(s.path, s.error) for s in spans] == [("GET a", False), ("GET b", False), ("INCR", True)]

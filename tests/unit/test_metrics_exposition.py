@@ -94,9 +94,7 @@ def test_types_and_names_are_those_of_each_format() -> None:
         }
         for openmetrics in (False, True)
     }
-    assert (
-        types[False]["traces_spanmetrics_calls_total"] == types[True]["traces_spanmetrics_calls"] == "counter"
-    )
+    assert types[False]["traces_spanmetrics_calls_total"] == types[True]["traces_spanmetrics_calls"] == "counter"
     assert types[False]["target_info"] == "gauge" and types[True]["target"] == "info"
     assert types[False]["zerospan_build_info"] == "gauge" and types[True]["zerospan_build"] == "info"
     assert types[False]["http_server_request_duration_seconds"] == "histogram"
@@ -239,9 +237,7 @@ def test_sums_are_exact_to_the_nanosecond() -> None:
     for _ in range(10):
         f.observe(p, duration_ns=100_000_001)
     assert b"http_server_request_duration_seconds_sum{" in f.render()
-    line = next(
-        x for x in f.render().splitlines() if x.startswith(b"http_server_request_duration_seconds_sum")
-    )
+    line = next(x for x in f.render().splitlines() if x.startswith(b"http_server_request_duration_seconds_sum"))
     assert line.endswith(b" 1.00000001")
 
 

@@ -94,9 +94,7 @@ def test_a_server_without_a_seen_client_is_called_by_user() -> None:
         ({"proto": "dns", "remote": "127.0.0.53:53"}, "127.0.0.53:53", "virtual_node"),
     ],
 )
-def test_a_client_without_a_seen_server_calls_a_virtual_node(
-    span: dict[str, Any], server: str, kind: str
-) -> None:
+def test_a_client_without_a_seen_server_calls_a_virtual_node(span: dict[str, Any], server: str, kind: str) -> None:
     f = Feeder()
     f.observe(f.process("a"), "client", status="error", **span)
     raw = f.render()
@@ -122,9 +120,7 @@ def test_virtual_nodes_of_a_client_are_limited_and_nothing_is_lost() -> None:
     mine = {server: n for (client, server, _), n in got.items() if client == "a"}
     assert len(mine) == 11 and mine["AGGREGATED"] == 90 and sum(mine.values()) == 100
     assert sum(n for (client, _, _), n in got.items() if client == "b") == 100
-    assert "AGGREGATED" not in {server for client, server, _ in got if client == "b"}, (
-        "each client has its own limit"
-    )
+    assert "AGGREGATED" not in {server for client, server, _ in got if client == "b"}, "each client has its own limit"
     capped = "zerospan_label_values_capped_total"
     assert value(f.render(), capped, family="service_graph", label="server") == 90
 

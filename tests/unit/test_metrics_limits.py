@@ -35,9 +35,7 @@ def test_values_of_a_service_are_limited_over_all_its_processes() -> None:
     f = Feeder(max_values=4)
     for i in range(12):
         f.observe(f.process("a", f"host:{i}"), "client", "dns", target=f"n{i}.example".encode())
-    names = {
-        dict(labels)["dns_question_name"] for labels in find(f.render(), "dns_lookup_duration_seconds_count")
-    }
+    names = {dict(labels)["dns_question_name"] for labels in find(f.render(), "dns_lookup_duration_seconds_count")}
     assert names == {"n0.example", "n1.example", "n2.example", "n3.example", "AGGREGATED"}
 
 
@@ -49,9 +47,7 @@ def test_a_forgotten_value_makes_room_for_another() -> None:
         f.tick(100, times=100)
     assert [dict(x)["dns_question_name"] for x in find(f.render(), "dns_lookup_duration_seconds_count")] == []
     f.observe(p, "client", "dns", target=b"three")
-    assert [dict(x)["dns_question_name"] for x in find(f.render(), "dns_lookup_duration_seconds_count")] == [
-        "three"
-    ]
+    assert [dict(x)["dns_question_name"] for x in find(f.render(), "dns_lookup_duration_seconds_count")] == ["three"]
 
 
 @pytest.mark.parametrize("limit", [{"max_series": 500}, {"max_bytes": 20_000}])

@@ -181,9 +181,7 @@ def test_spanmetrics_has_the_labels_of_tempos_generator() -> None:
         frozenset({**common, **server}.items()): 3,
         frozenset({**common, **client}.items()): 1,
     }
-    assert sorted(buckets_of(raw, "traces_spanmetrics_latency", server)) == pytest.approx(
-        [*SPAN, float("inf")]
-    )
+    assert sorted(buckets_of(raw, "traces_spanmetrics_latency", server)) == pytest.approx([*SPAN, float("inf")])
 
 
 def buckets_of(raw: bytes, name: str, labels: dict[str, str]) -> list[float]:

@@ -107,13 +107,9 @@ def test_long_result_is_answered_without_its_end() -> None:
     talk = Conversation("postgresql")
     rows = columns("a") + row(b"x" * 100) * 50 + done("SELECT 50") + ready()
     got = kinds(feed(talk, (CLIENT, query("SELECT a FROM t")), (SERVER, rows)), "request", "response")
-    check(
-        got, [req("SELECT"), {"type": "response", "status": "ok", "truncated": True, "rows": -1, "total": -1}]
-    )
+    check(got, [req("SELECT"), {"type": "response", "status": "ok", "truncated": True, "rows": -1, "total": -1}])
     got = kinds(
-        feed(
-            talk, (CLIENT, query("SELECT 2")), (SERVER, columns("a") + row(b"1") + done("SELECT 1") + ready())
-        ),
+        feed(talk, (CLIENT, query("SELECT 2")), (SERVER, columns("a") + row(b"1") + done("SELECT 1") + ready())),
         "request",
         "response",
     )
@@ -121,9 +117,7 @@ def test_long_result_is_answered_without_its_end() -> None:
 
 
 def test_one_long_row_is_answered_without_its_end() -> None:
-    got = feed(
-        Conversation("postgresql"), (CLIENT, bind() + execute() + SYNC), (SERVER, BOUND + row(b"x" * 5000))
-    )
+    got = feed(Conversation("postgresql"), (CLIENT, bind() + execute() + SYNC), (SERVER, BOUND + row(b"x" * 5000)))
     check(kinds(got, "response"), [{"status": "ok", "truncated": True, "rows": -1, "total": -1}])
 
 
@@ -167,9 +161,7 @@ def test_all_answers_of_a_cut_run_are_told_in_order() -> None:
 
 def test_error_in_a_cut_run_still_skips_the_others() -> None:
     talk = Conversation("postgresql")
-    got = feed(
-        talk, (CLIENT, (bind() + execute()) * 3 + SYNC), (SERVER, error("22P02", "bad " * 400) + ready())
-    )
+    got = feed(talk, (CLIENT, (bind() + execute()) * 3 + SYNC), (SERVER, error("22P02", "bad " * 400) + ready()))
     answers = kinds(got, "response")
     assert [m["status"] for m in answers] == ["server_error"] * 3
     assert answers[0]["status_text"] == b"22P02" and answers[0]["truncated"]
@@ -256,9 +248,7 @@ def test_lost_requests_do_not_shift_the_answers() -> None:
     """Of a long pipeline only the first requests are captured; later answers find nobody."""
     talk = Conversation("postgresql")
     group = bind([b"v" * 50]) + execute()
-    got = feed(
-        talk, (CLIENT, group * 30 + SYNC), (SERVER, (BOUND + done("INSERT 0 1")) * 30 + ready()), captured=300
-    )
+    got = feed(talk, (CLIENT, group * 30 + SYNC), (SERVER, (BOUND + done("INSERT 0 1")) * 30 + ready()), captured=300)
     asked, answered = kinds(got, "request"), kinds(got, "response")
     assert len(asked) == len(answered) < 30
     got = feed(talk, (CLIENT, query("SELECT 9")), (SERVER, done("SELECT 9") + ready()))
@@ -386,9 +376,7 @@ def test_sniff(side: bool, data: bytes, sure: int) -> None:
 def test_sniff_takes_no_noise() -> None:
     noise = random.Random(7)
     talk = Conversation("postgresql")
-    claimed = sum(
-        talk.sniff(bool(i & 1), noise.randbytes(noise.randrange(5, 200))) >= 2 for i in range(100_000)
-    )
+    claimed = sum(talk.sniff(bool(i & 1), noise.randbytes(noise.randrange(5, 200))) >= 2 for i in range(100_000))
     assert claimed == 0
 
 

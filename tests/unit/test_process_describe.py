@@ -105,9 +105,7 @@ def test_the_environment_says_who_a_process_is(proc: Proc) -> None:
         "service.name=ignored,service.namespace=acme,service.version=2.0,team=pay%2Cments,host.name=h9,"
         "process.pid=1,telemetry.sdk.name=x,empty=,=x,novalue,deployment.environment.name=prod"
     )
-    proc.add(
-        77, environ=["PATH=/bin", "OTEL_SERVICE_NAME=till", f"OTEL_RESOURCE_ATTRIBUTES={text}", "PW=hunter2"]
-    )
+    proc.add(77, environ=["PATH=/bin", "OTEL_SERVICE_NAME=till", f"OTEL_RESOURCE_ATTRIBUTES={text}", "PW=hunter2"])
     info = describe(proc, 77)
     found = decoded(info.resource)
     assert found["service.name"] == info.service == "till"

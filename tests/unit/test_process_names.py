@@ -99,9 +99,7 @@ def test_a_child_of_multiprocessing_is_what_its_parent_is(tmp_path: Path) -> Non
         ("/usr/sbin/varnishd", ["varnishd"], False, False),
     ],
 )
-def test_profiles_follow_the_executable(
-    exe: str, argv: list[str], nginx: bool, loop: bool, tmp_path: Path
-) -> None:
+def test_profiles_follow_the_executable(exe: str, argv: list[str], nginx: bool, loop: bool, tmp_path: Path) -> None:
     Proc(tmp_path).add(77, exe, argv)
     info = Describer(Config(), hidden=set(), proc=str(tmp_path))(77, "nginx")
     assert (info.nginx, info.loop) == (nginx, loop)

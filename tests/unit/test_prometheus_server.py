@@ -74,9 +74,7 @@ def until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
         time.sleep(0.005)
 
 
-def half_open(
-    server: MetricsServer, n: int, data: bytes = b"GET /metrics HTTP/1.1\r\nHo"
-) -> list[socket.socket]:
+def half_open(server: MetricsServer, n: int, data: bytes = b"GET /metrics HTTP/1.1\r\nHo") -> list[socket.socket]:
     out = []
     for _ in range(n):
         s = socket.create_connection((server.host, server.port), timeout=10)

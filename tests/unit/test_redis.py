@@ -53,9 +53,7 @@ def test_cut_anywhere_invents_nothing(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=IDS)
-@pytest.mark.parametrize(
-    "tail", [b"\x00\xff", b"*1\r\n$4\r\nPING\r\n", b"+OK\r\n"], ids=["binary", "command", "reply"]
-)
+@pytest.mark.parametrize("tail", [b"\x00\xff", b"*1\r\n$4\r\nPING\r\n", b"+OK\r\n"], ids=["binary", "command", "reply"])
 def test_bytes_behind_change_nothing_before(case: Case, tail: bytes) -> None:
     before = whole("redis", case)
     if before[-1]["type"] == "not_mine" or before[-1]["truncated"]:
@@ -76,9 +74,7 @@ def test_text_is_printable_and_bounded() -> None:
     """Whatever the arguments are: what is shown with masking off is one line of at most 512 bytes."""
     rng = random.Random(5)
     for _ in range(500):
-        arguments = [
-            rng.randbytes(rng.choice([0, 1, 5, 127, 128, 129, 600])) for _ in range(rng.randrange(1, 20))
-        ]
+        arguments = [rng.randbytes(rng.choice([0, 1, 5, 127, 128, 129, 600])) for _ in range(rng.randrange(1, 20))]
         (message,) = Conversation("redis").feed(C, pack(b"SET", *arguments))
         text = raw(message, "target")
         assert len(text) <= 512 and all(32 <= b < 127 for b in text)
@@ -89,9 +85,7 @@ def test_masked_shape_is_the_arguments_own() -> None:
     """One ? for each argument, whatever is in it."""
     rng = random.Random(6)
     for _ in range(500):
-        arguments = [
-            bytes(rng.choices(b"ab \"'\\\n\xff.", k=rng.randrange(0, 9))) for _ in range(rng.randrange(0, 9))
-        ]
+        arguments = [bytes(rng.choices(b"ab \"'\\\n\xff.", k=rng.randrange(0, 9))) for _ in range(rng.randrange(0, 9))]
         (message,) = Conversation("redis").feed(C, pack(b"SET", *arguments))
         assert message["masked"] == b"SET" + b" ?" * len(arguments), arguments
 
@@ -113,9 +107,7 @@ def test_length_of_random_values_is_exact() -> None:
         if kind == "%":
             return b"%%%d\r\n" % count + b"".join(value(depth + 1) for _ in range(2 * count))
         if kind == "|":
-            return (
-                b"|%d\r\n" % count + b"".join(value(depth + 1) for _ in range(2 * count)) + value(depth + 1)
-            )
+            return b"|%d\r\n" % count + b"".join(value(depth + 1) for _ in range(2 * count)) + value(depth + 1)
         if kind == "a":
             return b"*?\r\n" + b"".join(value(depth + 1) for _ in range(count)) + b".\r\n"
         return {":": b":42\r\n", "_": b"_\r\n", "#": b"#t\r\n", ",": b",1.5\r\n", "(": b"(123\r\n"}[kind]

@@ -101,9 +101,7 @@ def test_words_by_words_do_not_use_up_the_templates() -> None:
     """20 tenants with 10 operations each would be 200 templates: positions become stricter before that."""
     rng = random.Random(3)
     f = Feeder()
-    paths = [
-        f"/{t * 3}/{o * 4}".encode() for t in string.ascii_lowercase for o in string.ascii_lowercase[:10]
-    ]
+    paths = [f"/{t * 3}/{o * 4}".encode() for t in string.ascii_lowercase for o in string.ascii_lowercase[:10]]
     got = [f.route("a", rng.choice(paths)) for _ in range(20_000)]
     assert f.routes.stats()["capped"] == 0
     assert len(set(got)) <= 200
@@ -140,11 +138,7 @@ def test_any_bytes_give_a_short_ascii_template() -> None:
     for _ in range(20_000):
         path = b"/" + rng.randbytes(rng.randrange(60))
         if rng.random() < 0.3:
-            path = (
-                path.replace(b"\x00", b"/")
-                + b"/"
-                + bytes(rng.choices(b"aZ09-_.~:+$/{}", k=rng.randrange(90)))
-            )
+            path = path.replace(b"\x00", b"/") + b"/" + bytes(rng.choices(b"aZ09-_.~:+$/{}", k=rng.randrange(90)))
         got = f.route("a", path)
         assert got.startswith(b"/") and got.isascii() and got.decode().isprintable()
         assert len(got) <= 1280 and not set(got) & set(b'"\\?# ')

@@ -66,9 +66,7 @@ def test_every_problem_is_told_with_its_key_and_nothing_stays_open(tmp_path: Pat
     assert first == f"otlp.traces.tls: {tmp_path}/missing.pem: No such file or directory"
     assert second.startswith(f"otlp.logs.tls: {broken}: not usable as PEM")
     assert third == f"files.logs: {tmp_path}/none/logs: No such file or directory"
-    assert not [
-        fd for fd in Path("/proc/self/fd").iterdir() if fd.exists() and str(fd.resolve()).endswith("/good")
-    ]
+    assert not [fd for fd in Path("/proc/self/fd").iterdir() if fd.exists() and str(fd.resolve()).endswith("/good")]
 
 
 def test_a_key_that_is_not_of_the_certificate(tmp_path: Path) -> None:
@@ -92,9 +90,7 @@ def test_without_grpcio_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(builtins, "__import__", without)
     config = load(None, {}, {"otlp.traces.endpoint": "http://127.0.0.1:4317", "otlp.traces.protocol": "grpc"})
-    with pytest.raises(
-        ConfigError, match=r"otlp\.traces\.protocol: gRPC needs .*zerospan\[grpc\].*http/protobuf"
-    ):
+    with pytest.raises(ConfigError, match=r"otlp\.traces\.protocol: gRPC needs .*zerospan\[grpc\].*http/protobuf"):
         build(config)
 
 

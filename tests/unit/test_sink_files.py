@@ -50,9 +50,7 @@ def test_a_line_a_batch_appended(tmp_path: Path) -> None:
 
 def test_protobuf_becomes_otlp_json(tmp_path: Path) -> None:
     request = ExportTraceServiceRequest()
-    request.resource_spans.add().scope_spans.add().spans.add(
-        name="GET /", trace_id=b"t" * 16, span_id=b"s" * 8
-    )
+    request.resource_spans.add().scope_spans.add().spans.add(name="GET /", trace_id=b"t" * 16, span_id=b"s" * 8)
     sink = FileSink("file/traces", "traces", str(tmp_path / "t"), retry=FAST)
     sink.start()
     sink.put(batch(request.SerializeToString()))
@@ -191,9 +189,7 @@ sys.path[:0] = {[str(Path(__file__).parent)]!r}
 from sink_receivers import batch, until, balanced
 from test_sink_files import sink_to
 """
-    return subprocess.Popen(
-        [sys.executable, "-c", head + body], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    return subprocess.Popen([sys.executable, "-c", head + body], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def test_standard_output_lines_of_two_sinks_do_not_mix(tmp_path: Path) -> None:

@@ -48,11 +48,7 @@ class Service(trace_service_pb2_grpc.TraceServiceServicer, logs_service_pb2_grpc
         if self.script:
             return self.script.pop(0)(context)
         logs = isinstance(request, logs_service_pb2.ExportLogsServiceRequest)
-        return (
-            logs_service_pb2.ExportLogsServiceResponse
-            if logs
-            else trace_service_pb2.ExportTraceServiceResponse
-        )()
+        return (logs_service_pb2.ExportLogsServiceResponse if logs else trace_service_pb2.ExportTraceServiceResponse)()
 
 
 @contextmanager
@@ -81,9 +77,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return make_certificates(tmp_path_factory.mktemp("tls"))
 
 
-def sink_to(
-    endpoint: str, signal: Signal = "traces", retry: RetryPolicy = FAST, **settings: Any
-) -> OtlpGrpcSink:
+def sink_to(endpoint: str, signal: Signal = "traces", retry: RetryPolicy = FAST, **settings: Any) -> OtlpGrpcSink:
     sink = OtlpGrpcSink("otlp/x", signal, OtlpSignal(Url(endpoint), protocol="grpc", **settings), retry=retry)
     sink.start()
     return sink
@@ -156,9 +150,7 @@ def counting_relay(port: int) -> Iterator[tuple[int, list[int]]]:
         listener.close()
 
 
-@pytest.mark.parametrize(
-    ("compression", "least", "most"), [("none", 100_000, 110_000), ("gzip", 200, 10_000)]
-)
+@pytest.mark.parametrize(("compression", "least", "most"), [("none", 100_000, 110_000), ("gzip", 200, 10_000)])
 def test_compression_is_on_the_wire(service: Service, compression: str, least: int, most: int) -> None:
     big = request_of("x" * 100_000)
     with counting_relay(service.port) as (port, sizes):
@@ -187,9 +179,7 @@ def test_retryable_codes(service: Service, code: str) -> None:
     sink.stop(5)
 
 
-@pytest.mark.parametrize(
-    "code", ["INVALID_ARGUMENT", "UNAUTHENTICATED", "UNIMPLEMENTED", "INTERNAL", "UNKNOWN"]
-)
+@pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "UNAUTHENTICATED", "UNIMPLEMENTED", "INTERNAL", "UNKNOWN"])
 def test_other_codes_are_not_retried(service: Service, code: str) -> None:
     service.script = [fail(grpc.StatusCode[code], "because s3cret")]
     sink = sink_to(f"http://127.0.0.1:{service.port}", headers={"k": Secret("s3cret")})
@@ -266,9 +256,7 @@ def test_stop_breaks_off_a_call_and_a_slow_call_times_out(service: Service) -> N
 
 
 def test_tls_and_mutual_tls(certificates: Certificates) -> None:
-    pem = {
-        name: Path(getattr(certificates, name)).read_bytes() for name in ("server_key", "server_cert", "ca")
-    }
+    pem = {name: Path(getattr(certificates, name)).read_bytes() for name in ("server_key", "server_cert", "ca")}
     pair = [(pem["server_key"], pem["server_cert"])]
     mutual = grpc.ssl_server_credentials(pair, pem["ca"], require_client_auth=True)
     once = RetryPolicy(max_elapsed_s=0)

@@ -37,9 +37,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return make_certificates(tmp_path_factory.mktemp("tls"))
 
 
-def sink_to(
-    url: str, signal: Signal = "traces", retry: RetryPolicy = FAST, **settings: object
-) -> OtlpHttpSink:
+def sink_to(url: str, signal: Signal = "traces", retry: RetryPolicy = FAST, **settings: object) -> OtlpHttpSink:
     sink = OtlpHttpSink("otlp/x", signal, OtlpSignal(Url(url), **settings), retry=retry)  # type: ignore[arg-type]
     sink.start()
     return sink

@@ -19,9 +19,7 @@ from zerospan.exporter.sinks.loki import LokiSink, rejections
 from zerospan.exporter.sinks.retry import RetryPolicy
 
 FAST = RetryPolicy(initial_s=0.001, max_s=0.004, max_elapsed_s=60)
-LINES = json.dumps(
-    {"streams": [{"stream": {"service_name": "a"}, "values": [["1", "GET /", {"trace_id": "ab"}]]}]}
-)
+LINES = json.dumps({"streams": [{"stream": {"service_name": "a"}, "values": [["1", "GET /", {"trace_id": "ab"}]]}]})
 BEHIND = (
     "entry with timestamp 2026-11-23 04:00:00 +0000 UTC ignored, reason: 'entry too far behind, entry "
     "timestamp is: 2026-11-23T04:00:00Z, oldest acceptable timestamp is: 2026-11-23T05:00:00Z',\n"
@@ -131,6 +129,4 @@ def test_other_answers(server: Receiver) -> None:
     for count in (1, 2, 4):
         sink.put(batch(b"{}", count, "loki"))
     sink.stop(5)
-    assert (
-        sink.stats.dropped == {"rejected": 5, "too_large": 2} and "/loki/api/v1/push" in sink.stats.last_error
-    )
+    assert sink.stats.dropped == {"rejected": 5, "too_large": 2} and "/loki/api/v1/push" in sink.stats.last_error

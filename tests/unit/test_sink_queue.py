@@ -180,9 +180,7 @@ def test_the_receivers_wish_is_kept_also_for_the_next_batch() -> None:
 
     times.clear()
     hopeless = Scripted(
-        lambda b: (
-            times.append(time.monotonic()) or (Retry("busy", after_s=9999) if b.payload == b"1" else Sent(1))
-        ),  # type: ignore[func-returns-value]
+        lambda b: times.append(time.monotonic()) or (Retry("busy", after_s=9999) if b.payload == b"1" else Sent(1)),  # type: ignore[func-returns-value]
         retry=RetryPolicy(max_elapsed_s=0.1),
     )
     hopeless.start()
@@ -334,9 +332,7 @@ def test_the_ledger_balances_at_every_moment() -> None:
             ]
         )
 
-    sink = Scripted(
-        send, queue_bytes=400, retry=RetryPolicy(initial_s=0.0005, max_s=0.001, max_elapsed_s=0.003)
-    )
+    sink = Scripted(send, queue_bytes=400, retry=RetryPolicy(initial_s=0.0005, max_s=0.001, max_elapsed_s=0.003))
     wrong: list[object] = []
     done = threading.Event()
     samples = 0

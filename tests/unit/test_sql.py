@@ -127,11 +127,7 @@ def test_output_is_bounded_and_ends_with_a_whole_token() -> None:
     for cap in range(len(full) + 2):
         got = mask(sql, cap)
         assert len(got) <= cap and full.startswith(got)
-        assert (
-            not got
-            or len(got) == len(full)
-            or not (got[-1:].isalnum() and full[len(got) : len(got) + 1].isalnum())
-        )
+        assert not got or len(got) == len(full) or not (got[-1:].isalnum() and full[len(got) : len(got) + 1].isalnum())
 
 
 def test_a_thousand_literals_take_one_place() -> None:

@@ -158,7 +158,27 @@ static void traffic(int family)
 	_exit(0);
 }
 
-static struct bpf_object *load(const char *path)
+/* A `const volatile` 32-bit variable of the object, as capture.py sets it. */
+static void set_constant(struct bpf_object *obj, const char *variable, zs_u32 value)
+{
+	const struct btf *btf = bpf_object__btf(obj);
+	const struct btf_type *section =
+		btf__type_by_id(btf, btf__find_by_name_kind(btf, ".rodata", BTF_KIND_DATASEC));
+	const struct btf_var_secinfo *v = section ? btf_var_secinfos(section) : NULL;
+	size_t size;
+	char *data = (char *)bpf_map__initial_value(bpf_object__find_map_by_name(obj, ".rodata"), &size);
+
+	for (int i = 0; v && i < btf_vlen(section); i++)
+		if (!strcmp(btf__name_by_offset(btf, btf__type_by_id(btf, v[i].type)->name_off), variable)) {
+			memcpy(data + v[i].offset, &value, sizeof(value));
+			return;
+		}
+	errno = ENOENT;
+	failed(variable);
+}
+
+/* The settings decide which branches the verifier sees. */
+static struct bpf_object *load(const char *path, zs_u32 payload, zs_u32 large, zs_u32 filters)
 {
 	struct bpf_object *obj = bpf_object__open_file(path, NULL);
 	struct btf *kernel = btf__load_vmlinux_btf();
@@ -169,14 +189,26 @@ static struct bpf_object *load(const char *path)
 	p = bpf_object__find_program_by_name(obj, "zs_sendpage"); /* as capture.py does */
 	if (p)
 		bpf_program__set_autoload(p, btf__find_by_name_kind(kernel, "inet_sendpage", BTF_KIND_FUNC) > 0);
-	if (bpf_object__load(obj))
+	set_constant(obj, "zs_payload_bytes", payload);
+	set_constant(obj, "zs_large_bytes", large);
+	set_constant(obj, "zs_filters", filters);
+	if (bpf_object__load(obj)) {
+		printf("with payload %u, large %u, filters %u:\n", payload, large, filters);
 		failed("load");
+	}
+	btf__free(kernel);
+	return obj;
+}
+
+static void attach(struct bpf_object *obj)
+{
+	struct bpf_program *p;
+
 	bpf_object__for_each_program(p, obj) {
 		if (bpf_program__autoload(p) && strncmp(bpf_program__section_name(p), "iter/", 5) &&
 		    !bpf_program__attach(p))
 			failed("attach");
 	}
-	return obj;
 }
 
 int main(int argc, char **argv)
@@ -184,13 +216,17 @@ int main(int argc, char **argv)
 	static const int families[] = {AF_INET, AF_INET6};
 	struct ring_buffer *ring;
 	struct bpf_object *obj;
-	unsigned good = 0;
+	unsigned good = 0, all = ZS_FILTER_PID | ZS_FILTER_EXE | ZS_FILTER_PORT | ZS_FILTER_CGROUP | ZS_FILTER_NETNS;
 	int status;
 
 	if (argc != 2)
 		return 2;
 	name = strrchr(argv[1], '/') ? strrchr(argv[1], '/') + 1 : argv[1];
-	obj = load(argv[1]);
+	bpf_object__close(load(argv[1], 1, 0, 0));
+	bpf_object__close(load(argv[1], ZS_PAYLOAD_MAX, 0, 0));
+	bpf_object__close(load(argv[1], ZS_PAYLOAD_DEFAULT, ZS_PAYLOAD_MAX, all));
+	obj = load(argv[1], ZS_PAYLOAD_DEFAULT, 0, 0);
+	attach(obj);
 	ring = ring_buffer__new(bpf_object__find_map_fd_by_name(obj, "zs_ring"), on_record, NULL, NULL);
 	if (!ring)
 		failed("ring");

@@ -20,7 +20,7 @@ for tool in qemu-system-x86_64 busybox cpio gcc; do
 done
 
 newest() {
-	apt-cache search --names-only "^linux-image-$1[0-9.+a-z-]*-amd64\$" | cut -d' ' -f1 | grep -v -e cloud -e rt- -e '^linux-image-6.12-' |
+	apt-cache search --names-only "^linux-image-${1}[0-9.+a-z-]*-amd64\$" | cut -d' ' -f1 | grep -v -e cloud -e rt- -e '^linux-image-6.12-' |
 		sort -V | tail -1
 }
 
@@ -32,7 +32,7 @@ expected() {
 	esac
 }
 
-[ $# -gt 0 ] || set -- "$(newest 6.1.)" "$(newest 6.12.)"
+[ $# -gt 0 ] || set -- "$(newest '6[.]1[.]')" "$(newest '6[.]12[.]')"
 mkdir -p "$work/tree/bin" "$work/tree/bpf" "$work/tree/proc" "$work/tree/sys" "$work/tree/tmp" "$work/tree/dev" "$cache"
 gcc -static -O1 -Wall -Wextra -Werror -I"$root/bpf/include" -o "$work/tree/loader" "$here/loader.c" -lbpf -lelf -lz
 cp "$(command -v busybox)" "$work/tree/bin/busybox"
