@@ -123,6 +123,7 @@ cdef class Flows:
     cdef uint64_t own_keys[OWN_KEYS]
     cdef uint64_t n_own
     cdef Flow *flow          # being handled
+    cdef bint late           # a kept head is parsed: its bytes passed some time ago
     cdef ParseArgs *parsing  # what its parser was called with
     cdef Now now
 
@@ -169,7 +170,8 @@ cdef class Flows:
     cdef int answered(self, Flow *f, Open *o, uint64_t end_ns) except -1 nogil
     cdef int end_run(self, Flow *f, uint64_t now) except -1 nogil
     cdef int unseen(self, Flow *f, uint64_t end_ns) except -1 nogil
-    cdef void served(self, Open *o) noexcept nogil
+    cdef void answering(self, Open *o, bint ended) noexcept nogil
+    cdef void served(self, Open *o, bint doubt) noexcept nogil
     cdef int unanswered(self, Flow *f, Open *o, uint8_t reason, uint64_t end_ns) except -1 nogil
     cdef int release(self, Flow *f, Open *o) except -1 nogil
     cdef void forget(self, Open *o) noexcept nogil

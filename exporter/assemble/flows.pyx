@@ -398,6 +398,8 @@ cdef class Flows:
             self.counts[N_UNCAPTURED] += 1
         if f.unsure:
             self.unseen(f, ev.time_ns)
+        elif not from_client and s.n and f.head != NULL and f.ops.pairing == PAIR_IN_ORDER and not f.overdue:
+            self.answering(f.head, False)   # its head is not all there yet
         if from_client and not sent and ev.run_off and f.tail != NULL:
             self.more_request(f)
         if not from_client and f.passing != NULL:
@@ -455,6 +457,7 @@ cdef class Flows:
         """No more of the current run will be captured: a head that is kept is read as it is."""
         cdef Stream *s = &f.streams[f.from_client]
         cdef ParseArgs a
+        cdef int outcome
         self.flow = f
         self.now.time_ns = now
         self.now.proc = f.proc
@@ -465,7 +468,10 @@ cdef class Flows:
         if f.dead or f.ops == NULL or s.n == 0:
             return 0
         self.args(f, &a, f.from_client)
-        if stream_end_run(s, f.ops, &a, <message_fn>on_message, <void *>self) == NOT_MINE and not f.dead:
+        self.late = True
+        outcome = stream_end_run(s, f.ops, &a, <message_fn>on_message, <void *>self)
+        self.late = False
+        if outcome == NOT_MINE and not f.dead:
             self.refused(f)
         return 0
 
@@ -551,7 +557,7 @@ cdef class Flows:
             else:
                 o = f.passing
                 f.passing = NULL
-            self.served(o)
+            self.served(o, False)
             self.counts[counter] += 1
             self.forget(o)
         self.unwait(f)
@@ -708,15 +714,21 @@ cdef class Flows:
         if m.request_id.n:
             by_request_id = hash_bytes(m.request_id.p, m.request_id.n, self.now.tgid)
         if r.kind == KIND_SERVER:
-            proc.open += 1
-            o.serving = 1
-            self.causes.inbound(p, self.now.tgid, self.now.tid, r.key, self.now.time_ns)
+            if not self.late:
+                proc.open += 1
+                o.serving = 1
+                self.causes.inbound(p, self.now.tgid, self.now.tid, r.key, self.now.time_ns)
             if by_wire:
                 self.causes.id_in(by_wire, r.key, self.now.time_ns)
                 o.wire_hash = by_wire
             if by_request_id:
                 self.causes.id_in(by_request_id, r.key, self.now.time_ns)
                 o.id_hash = by_request_id
+            return 0
+        if self.late:
+            # what its thread was about when it was sent is not known any more
+            self.requests.unref(f.bound)
+            f.bound = 0
             return 0
         if by_wire:
             cause = self.causes.id_out(by_wire, r.key, False, self.now.time_ns)
@@ -735,9 +747,6 @@ cdef class Flows:
         cdef Open *o = match_open(f, m)
         cdef SpanRec *r
         cdef Request *known
-        cdef Proc *proc
-        cdef Profile p
-        cdef uint64_t id_hash = 0
         self.counts[N_RESPONSES] += 1
         if f.unsure or (f.overdue and f.ops.pairing != PAIR_BY_ID):
             o = NULL
@@ -757,7 +766,6 @@ cdef class Flows:
         r.end_ns = self.now.time_ns
         f.head_ns = self.now.time_ns
         describe_answer(o, m, self.mask_text)
-        p = self.profile(r.proc)
         if f.transport == 17 and r.kind == KIND_SERVER:
             r.remote_port = f.remote_port
             memcpy(r.remote_addr, f.remote_addr, 16)
@@ -771,23 +779,12 @@ cdef class Flows:
                 known.server_proc = r.proc
             return 0
         if r.kind == KIND_SERVER:
-            o.answered = 1
-            o.serving = 0
-            o.answer_tid = self.now.tid
-            proc = &self.processes.procs[r.proc]
-            if proc.open:
-                proc.open -= 1
-            if m.request_id.n:
-                id_hash = hash_bytes(m.request_id.p, m.request_id.n, self.now.tgid)
-            self.causes.answer_out(p, self.now.tgid, self.now.tid, o.read_tid, r.key, r.start_ns, id_hash,
-                                   m.total >= 0, self.now.time_ns)
-            if o.id_hash:
-                self.causes.forget_id(o.id_hash, r.key)
-            if o.wire_hash:
-                self.causes.forget_id(o.wire_hash, r.key)
+            if m.request_id.n and not self.late:
+                self.causes.answer_names(hash_bytes(m.request_id.p, m.request_id.n, self.now.tgid), r.key)
+            self.answering(o, m.total >= 0)
+            self.served(o, False)
         else:
-            o.answered = 1
-            self.causes.answer_in(p, self.now.tgid, self.now.tid, r.key, self.now.time_ns)
+            self.answering(o, True)
         if not upgrade and f.streams[1].skip > 0:
             f.suspect = 1
         return 0
@@ -854,29 +851,53 @@ cdef class Flows:
         f.passing = NULL
         self.counts[N_SELFTEST_ANSWERED] += self.processes.procs[r.proc].hidden
         if r.kind == KIND_SERVER and r.key:
-            self.causes.gone(o.answer_tid, r.key, True)
+            self.causes.gone(o.answer_tid, r.key, True, False)
         return self.release(f, o)
 
-    cdef void served(self, Open *o) noexcept nogil:
-        """A request that was read leaves without its answer having been seen."""
+    cdef void answering(self, Open *o, bint ended) noexcept nogil:
+        """The first bytes of an answer pass: what their thread has done until now was for it. Nothing is concluded from an
+        answer that is understood only later. ended: no calls follow for it."""
         cdef SpanRec *r = span_of(o)
         cdef Proc *proc = &self.processes.procs[r.proc]
-        if not o.serving:
+        cdef Profile p = self.profile(r.proc)
+        if self.late or o.answered:
             return
-        o.serving = 0
-        if proc.open:
-            proc.open -= 1
-        self.causes.gone(o.read_tid, r.key, False)
+        o.answered = 1
+        if r.kind == KIND_CLIENT:
+            self.causes.answer_in(p, self.now.tgid, self.now.tid, r.key, self.now.time_ns)
+        elif o.serving:
+            o.serving = 0
+            if proc.open:
+                proc.open -= 1
+            o.answer_tid = self.now.tid
+            self.causes.answer_out(p, self.now.tgid, self.now.tid, o.read_tid, r.key, r.start_ns, ended, self.now.time_ns)
+        else:
+            self.causes.stray(p, self.now.tgid, self.now.tid, True, self.now.time_ns)
+
+    cdef void served(self, Open *o, bint doubt) noexcept nogil:
+        """A request that was read is no longer open: its answer has begun, or will not be seen. doubt: it was written some
+        time ago, and its thread may have been about other things since."""
+        cdef SpanRec *r = span_of(o)
+        cdef Proc *proc = &self.processes.procs[r.proc]
+        if o.serving:
+            o.serving = 0
+            if proc.open:
+                proc.open -= 1
+            self.causes.gone(o.read_tid, r.key, False, doubt)
         if o.id_hash:
             self.causes.forget_id(o.id_hash, r.key)
         if o.wire_hash:
             self.causes.forget_id(o.wire_hash, r.key)
+        o.id_hash = 0
+        o.wire_hash = 0
 
     cdef int unanswered(self, Flow *f, Open *o, uint8_t reason, uint64_t end_ns) except -1 nogil:
         """There will be no answer, or it went by unseen."""
         cdef SpanRec *r = span_of(o)
         self.take(f, o)
-        self.served(o)
+        self.served(o, reason == REASON_NOT_SEEN)
+        if o.answer_tid:
+            self.causes.gone(o.answer_tid, r.key, True, False)
         r.end_ns = end_ns if end_ns > r.start_ns else r.start_ns
         r.reason = reason
         if reason == REASON_NOT_SEEN:

@@ -72,9 +72,10 @@ cdef class Causes:
     cdef void answer_in(self, Profile p, uint32_t tgid, uint32_t tid, uint64_t key, uint64_t now) noexcept nogil
     # `read_tid`: where the request was read. `ended`: the whole answer has left.
     cdef void answer_out(self, Profile p, uint32_t tgid, uint32_t tid, uint32_t read_tid, uint64_t key, uint64_t began_ns,
-                         uint64_t id_hash, bint ended, uint64_t now) noexcept nogil
+                         bint ended, uint64_t now) noexcept nogil
     # A request ended without an answer (tid: who read it), or its streamed answer has ended (tid: who wrote it).
-    cdef void gone(self, uint32_t tid, uint64_t key, bint answered) noexcept nogil
+    # doubt: its answer was lost, nobody knows when.
+    cdef void gone(self, uint32_t tid, uint64_t key, bint answered, bint doubt) noexcept nogil
     # An answer passed whose request was not seen; sent: this process wrote it.
     cdef void stray(self, Profile p, uint32_t tgid, uint32_t tid, bint sent, uint64_t now) noexcept nogil
     # What was concluded from this thread's order of events, and nothing later confirmed, is taken back.
@@ -85,6 +86,8 @@ cdef class Causes:
     cdef uint64_t connecting(self, Profile p, uint32_t tgid, uint32_t tid, uint64_t now) noexcept nogil
     cdef void judge_nginx(self, uint64_t call, uint64_t key) noexcept nogil
     cdef void expire(self, uint64_t now, uint64_t idle_ns) noexcept nogil
+    # The answer of a request that brought no id shows one: the call that left with it was made for that request.
+    cdef void answer_names(self, uint64_t hash, uint64_t key) noexcept nogil
     cdef IdSlot *id_slot(self, uint64_t hash, bint make, uint64_t now) noexcept nogil
     cdef void drop_id(self, uint64_t at) noexcept nogil
     cdef void forget_id(self, uint64_t hash, uint64_t key) noexcept nogil

@@ -247,6 +247,16 @@ cdef class Causes:
             s.seen_ns = now
         return 0
 
+    cdef void answer_names(self, uint64_t hash, uint64_t key) noexcept nogil:
+        cdef IdSlot *s = self.id_slot(hash, False, 0)
+        cdef Request *r
+        if s == NULL or not s.is_call or s.key == 0 or s.ambiguous:
+            return
+        r = self.requests.find(s.key)
+        if r != NULL and r.cause == 0 and r.cause_state != CAUSE_DOUBTFUL:
+            self.requests.set_cause(s.key, key, LINK_REQUEST_ID, CAUSE_KNOWN)
+        s.key = 0
+
     cdef void inbound(self, Profile p, uint32_t tgid, uint32_t tid, uint64_t key, uint64_t now) noexcept nogil:
         cdef Thread *t = self.thread(tid, tgid, now)
         if t == NULL:
@@ -335,11 +345,10 @@ cdef class Causes:
                 break
 
     cdef void answer_out(self, Profile p, uint32_t tgid, uint32_t tid, uint32_t read_tid, uint64_t key, uint64_t began_ns,
-                         uint64_t id_hash, bint ended, uint64_t now) noexcept nogil:
+                         bint ended, uint64_t now) noexcept nogil:
         cdef Thread *t
         cdef Thread *reader
         cdef Request *r
-        cdef IdSlot *s
         cdef uint32_t i
         cdef bint sequential
         reader = self.thread(read_tid, tgid, now)
@@ -348,13 +357,6 @@ cdef class Causes:
                 reader.open -= 1
             if reader.current == key:
                 reader.current = 0
-        if id_hash:
-            s = self.id_slot(id_hash, False, now)
-            if s != NULL and s.is_call and s.key and not s.ambiguous:
-                r = self.requests.find(s.key)
-                if r != NULL and r.cause == 0 and r.cause_state != CAUSE_DOUBTFUL:
-                    self.requests.set_cause(s.key, key, LINK_REQUEST_ID, CAUSE_KNOWN)
-                s.key = 0
         t = self.thread(tid, tgid, now)
         if t == NULL:
             return
@@ -446,13 +448,15 @@ cdef class Causes:
             self.take_back(t)
             t.streaming = 0
 
-    cdef void gone(self, uint32_t tid, uint64_t key, bint answered) noexcept nogil:
+    cdef void gone(self, uint32_t tid, uint64_t key, bint answered, bint doubt) noexcept nogil:
         cdef uint64_t i = mix64(tid) & self.mask
         cdef Thread *t
         while self.threads[i].tid:
             t = &self.threads[i]
             if t.tid == tid:
                 if not answered:
+                    if doubt and t.current == key:
+                        self.take_back(t)
                     if t.open:
                         t.open -= 1
                     if t.current == key:

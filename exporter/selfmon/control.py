@@ -1,7 +1,7 @@
 """The control socket: how `zerospan status` asks the running agent.
 
-A UNIX stream socket, agent.sock in the run folder, mode 0600 (the folder 0700). One request line, one answer: "status" ->
-the pipeline's status as one line of JSON. Whoever may not open the socket learns nothing.
+A UNIX stream socket, agent.sock in the run folder, mode 0600 (the folder 0700). One request line, one answer:
+"status" -> the pipeline's status as one line of JSON. Whoever may not open the socket learns nothing.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """The demo's shop under the agent, seen in the real back ends by their own query APIs.
 
-Twice: everything through the Collector (OTLP/HTTP), and straight to each back end (Tempo by OTLP/gRPC, Loki's push API).
+Twice: everything through the Collector (OTLP/HTTP), and straight to each back end (Tempo by OTLP/gRPC, Loki's push).
 """
 
 from __future__ import annotations

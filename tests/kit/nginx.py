@@ -32,7 +32,7 @@ def free_port() -> int:
 
 
 class Nginx:
-    """`with Nginx(folder, proxy=True) as nginx:`; `.port` serves files, `.proxy_port` proxies to it without keep-alive."""
+    """`with Nginx(folder, proxy=True) as nginx:`; `.port` serves files, `.proxy_port` proxies to it, no keep-alive."""
 
     def __init__(self, folder: Path, *, proxy: bool = False) -> None:
         self.port = free_port()

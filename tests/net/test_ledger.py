@@ -1,7 +1,7 @@
-"""The ledger against ground truth: nginx's own count = SERVER spans = metrics' sum = log lines, or the difference is named.
+"""The ledger against ground truth: nginx's count = SERVER spans = metrics' sum = log lines, or the difference is named.
 
-wrk drives a real nginx with many requests (200,000 by default; ZEROSPAN_LEDGER_REQUESTS), over kept connections, over a new
-connection for each request, through nginx as a proxy that keeps no upstream connection, and with a ring of 64 KiB.
+wrk drives a real nginx with many requests (200,000 by default; ZEROSPAN_LEDGER_REQUESTS), over kept connections, over
+a new connection for each request, through nginx as a proxy that keeps no upstream connection, and with a ring of 64 KiB.
 """
 
 from __future__ import annotations
@@ -51,14 +51,17 @@ def metric_sum(text: str, port_or_service: str) -> int:
 def test_every_request_is_accounted_for(tmp_path: Path, way: str, hooks: str) -> None:
     requests = REQUESTS if hooks == "sock_length" else REQUESTS // 10
     settings = {"capture": {"hooks": hooks, "ring_bytes": 64 << 20}}
-    with own_cgroup("ledger") as cgroup, Nginx(tmp_path / "nginx", proxy=way == "proxy") as nginx:
-        with Agent(tmp_path, settings, "--exe", "nginx", "--cgroup", cgroup) as agent:
-            before = nginx.requests()
-            drive(nginx.proxy_port or nginx.port, requests, close=way == "new-connections")
-            counted = nginx.requests() - before + 1  # the two questions themselves: one before, one inside
-            status = agent.settled(1.0)
-            text = agent.metrics()
-            agent.stop()
+    with (
+        own_cgroup("ledger") as cgroup,
+        Nginx(tmp_path / "nginx", proxy=way == "proxy") as nginx,
+        Agent(tmp_path, settings, "--exe", "nginx", "--cgroup", cgroup) as agent,
+    ):
+        before = nginx.requests()
+        drive(nginx.proxy_port or nginx.port, requests, close=way == "new-connections")
+        counted = nginx.requests() - before + 1  # the two questions themselves: one before, one inside
+        status = agent.settled(1.0)
+        text = agent.metrics()
+        agent.stop()
     assert status["kernel"]["emitted"] > 0
     assert agent.ledger["dropped"] == {}, agent.ledger
     assert sum(v for k, v in status["kernel"].items() if k.startswith("ring_full")) == 0
@@ -71,13 +74,16 @@ def test_every_request_is_accounted_for(tmp_path: Path, way: str, hooks: str) ->
 
 def test_a_full_ring_is_counted_to_the_event(tmp_path: Path) -> None:
     settings = {"capture": {"ring_bytes": 65536, "drain_ms": 200}}
-    with own_cgroup("ring") as cgroup, Nginx(tmp_path / "nginx") as nginx:
-        with Agent(tmp_path, settings, "--exe", "nginx", "--cgroup", cgroup) as agent:
-            before = nginx.requests()
-            drive(nginx.port, REQUESTS // 4)
-            counted = nginx.requests() - before + 1
-            status = agent.settled(1.0)
-            agent.stop()
+    with (
+        own_cgroup("ring") as cgroup,
+        Nginx(tmp_path / "nginx") as nginx,
+        Agent(tmp_path, settings, "--exe", "nginx", "--cgroup", cgroup) as agent,
+    ):
+        before = nginx.requests()
+        drive(nginx.port, REQUESTS // 4)
+        counted = nginx.requests() - before + 1
+        status = agent.settled(1.0)
+        agent.stop()
     lost = agent.ledger["dropped"].get("ring_full", 0)
     assert lost > 0, "the ring was never full: the test shows nothing"
     assert lost == status["kernel"]["ring_full_request"]

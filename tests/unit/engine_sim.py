@@ -27,7 +27,7 @@ class Queue:
 
 
 def code_of(path: str) -> int:
-    return 205 + int(path[1:].split(".")[0]) % 190
+    return 205 + int(path[1:].split(".")[0]) % 90
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Line:
     wire: Wire
     to_server: Queue = field(default_factory=Queue)
     to_client: Queue = field(default_factory=Queue)
-    last: str = ""
+    written: int = 0  # when the server's last call returns: nothing is read there before
 
 
 @dataclass
@@ -164,14 +164,6 @@ class World:
             yield from self.call(self.caller, pool, self.services[0], tid, 0)
             yield self.jitter()
 
-    def write(self, line: Line, from_client: bool, data: bytes, tid: int) -> Task:
-        """One system call: the other side may read before it returns."""
-        wire = line.wire
-        end, queue = (wire.client, line.to_server) if from_client else (wire.server, line.to_client)
-        self.put(queue, data, self.rng.randrange(1, 60) * US)
-        yield self.rng.randrange(1, 60) * US
-        end.send(data, self.now, tid, self.rng.random() < 0.8)
-
     def call(self, process: Process, pool: dict[int, list[Line]], to: Service, tid: int, served: int) -> Task:
         """Sends a request and waits for its answer."""
         self.requests += 1
@@ -187,7 +179,7 @@ class World:
         cut = self.rng.choice([len(ask), len(ask) - len(body), 20])
         # A head that comes by itself, then the rest: the server is told when all of it is there.
         line.wire.client.send(ask[:cut], self.now, tid)
-        self.put(to.ready, (line, ask, path), self.rng.randrange(1, 60) * US)
+        self.put(to.ready, (line, ask, path), max(self.rng.randrange(1, 60) * US, line.written - self.now))
         yield self.rng.randrange(1, 60) * US
         if cut < len(ask):
             line.wire.client.send(ask[cut:], self.now, tid)
@@ -223,8 +215,11 @@ class World:
         parts = [part for part in (answer[:cut], answer[cut:]) if part]
         for part in parts:
             last = part is parts[-1]
+            took = self.rng.randrange(1, 60) * US
+            line.written = self.now + took
+            # One system call: the other side may read before it returns.
             self.put(line.to_client, (part, last), self.rng.randrange(1, 60) * US if last else US)
-            yield self.rng.randrange(60, 90) * US if not last else self.rng.randrange(1, 60) * US
+            yield took
             line.wire.server.send(part, self.now, tid, self.rng.random() < 0.8 or part is parts[0])
 
     def thread(self, service: Service, tid: int) -> Task:
@@ -259,6 +254,8 @@ def judge(spans: list[Span]) -> Verdict:
     """AssertionError if an answer, a parent or a trace is wrong."""
     v = Verdict(spans=len(spans))
     known = {s.span_id: s for s in spans}
+    # An answer that is still to come may tell: calls of requests that were under way at the end have no link.
+    done = {s.path[1:].split(".")[0] for s in spans if s.kind == SERVER and s.code is not None}
     for span in spans:
         assert span.code in (None, code_of(span.path)), f"{span.path} was given another's answer {span.code}"
         v.answered += span.code is not None
@@ -269,7 +266,7 @@ def judge(spans: list[Span]) -> Verdict:
         elif serves == "0":
             assert span.parent_id == "", f"{number} serves nothing and was linked"
         else:
-            v.calls += 1
+            v.calls += parent is not None or serves in done
             if parent is not None:
                 assert parent.kind == SERVER and parent.path.split(".")[0] == f"/{serves}", (
                     f"request {number} serves {serves}, and was linked to {parent.path} by {span.link}"
