@@ -367,6 +367,8 @@ cdef class Flows:
         self.now.from_client = from_client
         if ev.run != f.run:
             self.turn(f, ev, from_client)
+            if f.dead:
+                return 0
             if f.suspect and from_client and f.ops != NULL:
                 self.args(f, &a, True)
                 a.data = payload
@@ -744,10 +746,15 @@ cdef class Flows:
         return 0
 
     cdef int response(self, Flow *f, const Parsed *m, bint upgrade) except -1 nogil:
-        cdef Open *o = match_open(f, m)
+        cdef Open *o
         cdef SpanRec *r
         cdef Request *known
         self.counts[N_RESPONSES] += 1
+        if f.passing != NULL:
+            self.answered(f, f.passing, self.now.time_ns)
+            if f.dead:
+                return 0   # the agent's own, as it turns out
+        o = match_open(f, m)
         if f.unsure or (f.overdue and f.ops.pairing != PAIR_BY_ID):
             o = NULL
             if f.overdue:
@@ -756,8 +763,6 @@ cdef class Flows:
             self.counts[N_ORPHANS] += 1
             self.stray(f)
             return 0
-        if f.passing != NULL:
-            self.answered(f, f.passing, self.now.time_ns)
         self.take(f, o)
         f.passing = o
         self.wait(f)
@@ -1026,6 +1031,8 @@ cdef class Flows:
 cdef int on_message(Flows self, const Parsed *m, uint64_t at) except -1 nogil:
     """What a parser understood, in the order of the bytes. Called as a message_fn: self is borrowed."""
     cdef Flow *f = self.flow
+    if f.dead:
+        return 0
     f.proven = 1
     f.errors = 0
     if m.type == MT_REQUEST:

@@ -1,6 +1,8 @@
 """`zerospan run`: the agent."""
 
 import argparse
+import contextlib
+import ctypes
 import logging
 import os
 import signal
@@ -12,6 +14,9 @@ import time
 from zerospan.exporter import pipeline
 from zerospan.exporter.cli import options
 from zerospan.exporter.selftest import SelfTest
+
+# mallopt(3)
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 
 EPILOG = """examples:
   zerospan run --traces-file spans.jsonl --logs-file log.jsonl --duration 60
@@ -36,6 +41,7 @@ def main(args: argparse.Namespace) -> int:
         print("zerospan run: --duration must be more than 0 seconds", file=sys.stderr)
         return 2
     config = options.configuration(args)
+    frugal_malloc()
     logging.getLogger().setLevel(config.log.level.upper())
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -69,6 +75,14 @@ def main(args: argparse.Namespace) -> int:
                 file=sys.stderr,
             )
     return 1 if agent.failure is not None else 0
+
+
+def frugal_malloc() -> None:
+    """One arena, and large blocks (batches) given back when they are freed: glibc's defaults keep a third more."""
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, value in ((M_ARENA_MAX, 1), (M_MMAP_THRESHOLD, 256 << 10), (M_TRIM_THRESHOLD, 1 << 20)):
+            mallopt(option, value)
 
 
 def notify(state: str) -> None:

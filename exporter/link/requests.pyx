@@ -47,7 +47,7 @@ cdef class Requests:
         if r != NULL:
             r.refs += 1
             return r
-        if key == 0 or self.n >= self.limit or (2 * (self.n + 1) > self.mask and self.grow() < 0):
+        if key == 0 or self.n >= self.limit or (4 * (self.n + 1) > 3 * self.mask and self.grow() < 0):
             self.refused += 1
             return NULL
         i = key & self.mask

@@ -7,7 +7,7 @@ reference to the registry was given back, nothing stays open, no two spans have 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -159,13 +159,16 @@ class Rig:
         options = {"mask": False, "self_tgid": own[0] if own else 0, "flush_s": 0.0, **options}
         self.kernel = kernel or Kernel()
         self.source = Records(64 << 20)
-        self.engine = Engine(self.source, lambda tgid, comm: describe(self.known[tgid]), **options)
+        self.engine = Engine(self.source, self.describe, **options)
         self.spans: list[Span] = []
         self.sizes: list[int] = []  # of the batches, in bytes
         self.fed = 0
         self.now = START
         self.done = False
         self.unique = True  # whether two spans with one id are an error of the engine
+
+    def describe(self, tgid: int, comm: str) -> ProcessInfo:
+        return describe(self.known.get(tgid) or Process(tgid, "unknown"))
 
     def push(self, records: list[Record] | list[bytes]) -> None:
         for record in records:
@@ -207,7 +210,7 @@ class Rig:
             self.settle(self.now + S // 2)
         return self.finish()
 
-    def _took(self, batches: list[tuple[str, bytes, int]]) -> list[Span]:
+    def _took(self, batches: Sequence[tuple[str, bytes, int]]) -> list[Span]:
         out = []
         for signal, payload, n in batches:
             if signal == "traces":
@@ -221,6 +224,11 @@ class Rig:
     @property
     def counts(self) -> dict[str, int]:
         return self.engine.counts()
+
+    @property
+    def in_flight(self) -> dict[str, int]:
+        ledger: dict[str, Any] = self.engine.ledger()
+        return dict(ledger["in_flight"])
 
     def balance(self) -> None:
         """The ledger, at any moment."""

@@ -1,7 +1,7 @@
 """A small world of services with blocking threads, in simulated time, that knows the truth of every request.
 
-Threads are generators: they yield a time to sleep (ns) or a Queue to wait for. Every socket call becomes a record at its
-end, so that a reader's record may come before the sender's. A path says which request it is and which one it serves:
+Threads are generators: they yield a time to sleep (ns) or a Queue to wait for. Every socket call becomes a record at
+its end, so that a reader's record may come before the sender's. A path says which request it is and which it serves:
 "/7.3" is request 7, sent on behalf of request 3 (0: of nothing). Its answer has a status of its own.
 """
 

@@ -1,8 +1,8 @@
 """What the kernel programs would write: sockets' states and one ring, in Python.
 
 A second implementation of bpf/include/zs_message.bpf.h (zs_on_tcp, zs_on_close, zs_sweep_one, zs_on_udp), so that the
-engine's tests see the records that a conversation gives, runs, offsets, gaps and all, whatever is lost on the way. Nothing
-here knows a protocol. Used by engine_kit and the tests; times are nanoseconds of CLOCK_MONOTONIC.
+engine's tests see the records that a conversation gives, runs, offsets, gaps and all, whatever is lost on the way.
+Nothing here knows a protocol. Used by engine_kit and the tests; times are nanoseconds of CLOCK_MONOTONIC.
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ class Record:
     conn_id: int
     run: int = 0
     off: int = 0
+
+
+def packed(end: tuple[str, int]) -> bytes:
+    return ipaddress.ip_address(end[0]).packed
 
 
 @dataclass
@@ -136,8 +140,11 @@ class End:
     def sweep(self, t: int) -> None:
         """The periodic walk over all sockets."""
         if self.watched and self.dirty and self.announced:
-            values = {"dir": self.dir, "run": self.run, "run_len": self.run_len, "run_end_ns": self.run_end}
-            if self.kernel.emit("zs_progress", t, self.conn_id, **values):
+            emitted = self.kernel.emit(
+                "zs_progress", t, self.conn_id, dir=self.dir, run=self.run, run_len=self.run_len,
+                run_end_ns=self.run_end,
+            )  # fmt: skip
+            if emitted:
                 self.dirty = False
 
     def close(self, t: int, error: int = 0) -> None:
@@ -157,16 +164,15 @@ class End:
         return (self.peer_isn + 1 + self.got) % ALL
 
     def _announce(self, t: int, process: Process, tid: int) -> bool:
-        isns = {}
+        isns: dict[str, int | bytes] = {}
         if self.known:
             mine, other = ("connecting", "accepting") if self.connecting else ("accepting", "connecting")
-            isns = {f"isn_{mine}": self.isn, f"isn_{other}": self.peer_isn}
+            isns |= {f"isn_{mine}": self.isn, f"isn_{other}": self.peer_isn}
             isns["role"] = CONNECTING if self.connecting else ACCEPTING
         emitted = self.kernel.emit(
-            "zs_conn", t, self.conn_id, tgid=process.tgid, tid=tid, netns=1, local_port=self.local[1], protocol=TCP,
-            remote_port=self.remote[1], family=AF_INET6 if ":" in self.local[0] else AF_INET, comm=process.comm.encode(),
-            local_addr=ipaddress.ip_address(self.local[0]).packed, remote_addr=ipaddress.ip_address(self.remote[0]).packed,
-            **isns,
+            "zs_conn", t, self.conn_id, b"", tgid=process.tgid, tid=tid, netns=1, protocol=TCP,
+            comm=process.comm.encode(), family=AF_INET6 if ":" in self.local[0] else AF_INET, local_port=self.local[1],
+            remote_port=self.remote[1], local_addr=packed(self.local), remote_addr=packed(self.remote), **isns,
         )  # fmt: skip
         if not emitted:
             self.kernel.count("ring_full_conn")
@@ -222,7 +228,8 @@ class End:
         self.run_end = t
 
     def _message(
-        self, direction: int, data: bytes, t: int, seq: int, prev: tuple[int, int], user: bool, process: Process, tid: int
+        self, direction: int, data: bytes, t: int, seq: int, prev: tuple[int, int], user: bool, process: Process,
+        tid: int,
     ) -> None:  # fmt: skip
         n = max(0, min(len(data), self.kernel.capture - self.captured)) if user else 0
         flags = (F_GAP if self.gap else 0) | (0 if user else F_NO_PAYLOAD)
@@ -289,8 +296,8 @@ class Socket:
         emitted = self.kernel.emit(
             "zs_dgram", t, self.conn_id, payload, dir=direction, flags=F_CUT if len(payload) < len(data) else 0,
             tgid=self.process.tgid, tid=tid or self.tid, netns=1, len=len(data), local_port=self.local[1],
-            remote_port=port, family=AF_INET, local_addr=ipaddress.ip_address(self.local[0]).packed,
-            remote_addr=ipaddress.ip_address(address).packed, comm=self.process.comm.encode(),
+            remote_port=port, family=AF_INET, local_addr=packed(self.local),
+            remote_addr=packed((address, port)), comm=self.process.comm.encode(),
         )  # fmt: skip
         if not emitted:
             self.kernel.count("ring_full_dgram")

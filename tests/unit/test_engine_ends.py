@@ -148,9 +148,9 @@ def test_an_idle_answer_without_length_has_ended(rig: RigMaker) -> None:
     t = wire.pass_on("server", b"HTTP/1.1 200 X\r\n\r\nsome text", t + MS)
     r.feed()
     r.settle(t + S // 2)
-    assert r.engine.ledger()["in_flight"]["open"] == 2
+    assert r.in_flight["open"] == 2
     r.settle(t + 2 * S)
-    assert r.engine.ledger()["in_flight"]["open"] == 0
+    assert r.in_flight["open"] == 0
     assert {s.end for s in r.finish()} == {t - 1100, t - 100}
 
 

@@ -1,7 +1,7 @@
 """Lost records: whatever is lost, an answer is never given to another request, and the ledger balances.
 
-A conversation of four requests is repeated with each record lost, with each pair lost, and with random ones: as the kernel
-loses them (a full ring: the next record of the connection says so, and no more of the run is copied), and as
+A conversation of four requests is repeated with each record lost, with each pair lost, and with random ones: as the
+kernel loses them (a full ring: the next record of the connection says so, and no more of the run is copied), and as
 nobody should (a record is simply not there).
 """
 
@@ -94,8 +94,8 @@ CODES = {"/warm0": 218, "/warm1": 219} | {f"/q{i}": 210 + i for i in range(4)}
 
 
 def survivors(kernel: Kernel) -> int:
-    """How many requests have their beginning in a record that was written: in a run whose beginning was written, too, and
-    not as the last that is known of the connection, with the head's end missing."""
+    """How many requests have their beginning in a record that was written: in a run whose beginning was written, too,
+    and not as the last that is known of the connection, with the head's end missing."""
     found = 0
     parsed = [events.parse(record.data) for record in kernel.records]
     for fields in parsed:
@@ -198,8 +198,8 @@ def test_a_gap_is_counted_and_the_connection_goes_on(rig: RigMaker) -> None:
 
 
 def test_requests_beyond_the_capture_of_a_client_that_does_not_wait(rig: RigMaker) -> None:
-    """A connection that many threads share (multiplexed Redis clients): once a command was not captured, nobody can say whose
-    the next answers are; after a second of silence everything has been answered, and pairing begins again."""
+    """A connection that many threads share (multiplexed Redis clients): once a command was not captured, nobody can say
+    whose the next answers are; after a second of silence everything has been answered, and pairing begins again."""
     r = rig(CURL, SHOP)
     wire = Wire(r.kernel, *ENDS, watch="client")
 

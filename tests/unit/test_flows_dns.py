@@ -79,10 +79,10 @@ def test_two_questions_from_one_socket(rig: RigMaker) -> None:
     spans = r.finish()
     got = {(s.kind, s.name): (s.error, s.end - s.start, s.span_id) for s in spans}
     assert len(spans) == len(got) == 4
-    for number, kind, failed in ((100, "A", False), (101, "AAAA", True)):
-        key = dns_key(number, b"cache.shop", kind.encode(), 40001)
-        assert got[CLIENT, f"DNS {kind}"] == (failed, S - 2 * number * MS + 1, client_id(key))
-        assert got[SERVER, f"DNS {kind}"][2] == server_id(key)
+    for number, word, failed in ((100, "A", False), (101, "AAAA", True)):
+        key = dns_key(number, b"cache.shop", word.encode(), 40001)
+        assert got[CLIENT, f"DNS {word}"] == (failed, S - 2 * number * MS + 1, client_id(key))
+        assert got[SERVER, f"DNS {word}"][2] == server_id(key)
     assert [s.attributes["zerospan.dns.response_code"] for s in spans if s.name == "DNS AAAA"] == ["NXDOMAIN"] * 2
 
 

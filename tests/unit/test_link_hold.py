@@ -33,8 +33,8 @@ def test_nothing_leaves_before_its_hold(rig: RigMaker) -> None:
 
 @pytest.mark.parametrize("hold_s", [0, 0.5])
 def test_a_chain_that_is_not_known_yet(rig: RigMaker, hold_s: float) -> None:
-    """A worker's call is linked when its request is answered, ten seconds later: the call, and what was called, wait for it
-    and are whole then."""
+    """A worker's call is linked when its request is answered, ten seconds later: the call, and what was called, wait
+    for it and are whole then."""
     f = Flow(rig(CURL, SHOP, DB, hold_s=hold_s))
     f.read("/in", 21)
     f.call("/out", 22)

@@ -81,7 +81,7 @@ def test_a_context_that_is_passed_on(rig: RigMaker, header: str, method: str) ->
 
 @pytest.mark.parametrize(("header", "method"), HEADERS, ids=[m for _, m in HEADERS])
 def test_a_root_with_a_context(rig: RigMaker, header: str, method: str) -> None:
-    """A program wrote it: it names the trace and the parent, of the CLIENT span, and of the SERVER span if that is alone."""
+    """A program wrote it: it names the trace and the parent of the CLIENT span, or of a SERVER span that is alone."""
     r = rig(CURL, SHOP)
     for watch in ("both", "server"):
         wire = Wire(r.kernel, (CURL, 10), (SHOP, 30), watch=watch)

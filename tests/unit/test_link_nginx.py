@@ -1,6 +1,8 @@
-"""nginx: a call belongs to the request whose event directly precedes it, or during whose event its connection was asked for.
+"""nginx: a call belongs to the request whose event directly precedes it, or during whose event its connection was
+asked for.
 
-The patterns are those of reference/async.md section 5: I request in, c connect, O call out, U upstream's answer, R response.
+The patterns are those of reference/async.md section 5: I request in, c connect, O call out, U upstream's answer, R
+response.
 """
 
 from __future__ import annotations

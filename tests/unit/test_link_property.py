@@ -1,4 +1,4 @@
-"""Random worlds of blocking threads: no link is wrong, none is missing, and when records are lost, still none is wrong."""
+"""Random worlds of blocking threads: no link is wrong, none is missing; when records are lost, still none is wrong."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def run(seed: str, kinds: list[str], concurrency: int, seconds: float, loss: flo
 @pytest.mark.parametrize("kinds", KINDS, ids="-".join)
 def test_blocking_threads(kinds: list[str], concurrency: int) -> None:
     """Precision and recall are 100 %; every request that was answered has its answer, and both ends one trace."""
-    world = run(f"{kinds}/{concurrency}", kinds, concurrency, 1.5, 0)
+    world = run(f"{kinds}/{concurrency}", kinds, concurrency, 0.8, 0)
     spans = world.end()
     v = judge(spans)
-    assert v.linked == v.calls and (v.calls > 50 or len(kinds) == 1)
+    assert v.linked == v.calls and (v.calls > 30 or len(kinds) == 1)
     unanswered = 2 * concurrency * len(kinds)  # what was under way at the end
     assert v.spans > 100 and v.answered >= v.spans - unanswered
     known = {s.span_id: s for s in spans}
@@ -49,9 +49,9 @@ def test_blocking_threads(kinds: list[str], concurrency: int) -> None:
 @pytest.mark.parametrize("kinds", KINDS, ids="-".join)
 def test_with_records_lost(kinds: list[str], loss: float) -> None:
     """Anything may be lost: fewer links and answers, never a wrong one. The ledger balances after every step."""
-    for seed in range(3):
+    for seed in range(2):
         rng = random.Random(seed)
-        world = run(f"{kinds}/{loss}/{seed}", kinds, rng.choice([2, 8, 20]), 1.5, loss)
+        world = run(f"{kinds}/{loss}/{seed}", kinds, rng.choice([2, 8, 20]), 0.8, loss)
         v = judge(world.end())
         assert v.spans > 50
         assert sum(world.kernel.lost.values()) > 0

@@ -132,7 +132,7 @@ def test_a_reactor_reads_and_workers_answer(rig: RigMaker, reads: str) -> None:
 
 
 def test_a_worker_after_a_streamed_answer(rig: RigMaker) -> None:
-    """The worker's last answer had no known end: its next calls are for the next request, which the reactor has read."""
+    """The worker's last answer had no known end: its next calls are for the next request, which the reactor read."""
     f = Flow(rig(CURL, SHOP, DB))
     for i in range(3):
         f.read(f"/in{i}", 21)
