@@ -153,12 +153,14 @@ def describe(process: Process) -> ProcessInfo:
 class Rig:
     """An engine with its source. processes: all that speak; options: of the Engine. Literals are not masked."""
 
-    def __init__(self, *processes: Process, kernel: Kernel | None = None, **options: Any) -> None:
+    def __init__(
+        self, *processes: Process, kernel: Kernel | None = None, source_bytes: int = 64 << 20, **options: Any
+    ) -> None:
         self.known = {p.tgid: p for p in processes}
         own = [p.tgid for p in processes if p.agent]
         options = {"mask": False, "self_tgid": own[0] if own else 0, "flush_s": 0.0, **options}
         self.kernel = kernel or Kernel()
-        self.source = Records(64 << 20)
+        self.source = Records(source_bytes)
         self.engine = Engine(self.source, self.describe, **options)
         self.spans: list[Span] = []
         self.sizes: list[int] = []  # of the batches, in bytes
