@@ -4,128 +4,19 @@ Takes records (Flows.handle) and makes finished spans, which go to the hold; tel
 answered what, in the order in which it happened.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from zerospan.exporter.abi.events cimport zs_close, zs_conn, zs_connect, zs_dgram, zs_msg, zs_progress
-from zerospan.exporter.assemble.processes cimport Processes
-from zerospan.exporter.assemble.span cimport SpanRec
-from zerospan.exporter.link.cause cimport Causes, Profile
-from zerospan.exporter.link.hold cimport Hold
-from zerospan.exporter.link.requests cimport Requests
-from zerospan.exporter.metrics.routes cimport Routes
-from zerospan.exporter.proto.base cimport Parsed, ParseArgs, ProtoOps
-from zerospan.exporter.proto.stream cimport Stream
-from zerospan.exporter.selfmon.counters cimport N_MAX
+from zerospan.exporter.assemble.exchanges cimport Exchanges
+from zerospan.exporter.assemble.table cimport Flow
+from zerospan.exporter.proto.base cimport ParseArgs
 
-cdef enum:
-    OWN_KEYS = 256           # connections of the agent itself that are remembered
-
-cdef enum Partial:
-    PARTIAL_LOST = 1         # requests beyond the capture
-    PARTIAL_CUT = 2          # a request that was cut: there may be more behind it
-
-cdef struct Open:            # a request without its (whole) answer; its SpanRec and strings follow
-    Open *next
-    uint32_t nbytes
-    uint32_t id              # of protocols that pair by id
-    uint32_t run             # of the connection, in which the request came
-    uint32_t read_tid
-    uint32_t answer_tid
-    uint64_t id_hash         # of the request id that it brought; 0
-    uint64_t wire_hash       # of the trace context that it brought; 0
-    uint8_t bodiless
-    uint8_t answered         # the answer has begun
-    uint8_t prepared         # PostgreSQL: the statement was only prepared, as its answer shows
-    uint8_t told             # it holds a reference to its entry in the registry
-    uint8_t serving          # read, not answered: the link stage counts it as open
-    uint8_t status_n
-    uint8_t status_text[36]
-    uint8_t *message         # error text, only with masking off
-    uint32_t message_n
-    uint32_t name_hash       # of the DNS question
-
-cdef struct Flow:
-    uint64_t conn_id
-    uint64_t key             # C; 0 if the initial sequence numbers are not known
-    const ProtoOps *ops
-    void *state              # the parser's
-    Stream streams[2]        # from the server, from the client
-    Open *head               # oldest open request
-    Open *tail
-    Open *passing            # its answer is passing by
-    uint64_t bound           # nginx: what its connect() served
-    uint64_t head_ns         # when the unfinished head of the current run began
-    uint64_t last_ns
-    uint64_t closed_ns       # when the connection ended; what it received may be read later
-    Flow *next_waiting       # list of flows that have something open
-    Flow *prev_waiting
-    uint32_t run
-    uint32_t run_seq         # sequence number of the current run's first byte
-    uint32_t tgid
-    uint32_t tid             # who read or sent the last record
-    uint32_t proc
-    uint32_t netns
-    uint32_t refused         # bit mask of Proto ids that were tried and proved wrong
-    uint32_t overdue         # requests that timed out: the next answers are theirs
-    uint16_t local_port
-    uint16_t remote_port
-    uint8_t role
-    uint8_t family
-    uint8_t transport
-    uint8_t from_client      # direction of the current run
-    uint8_t proven           # a message was parsed
-    uint8_t errors           # runs in a row that the parser refused
-    uint8_t tries
-    uint8_t dead             # own, upgraded, or of no known protocol: nothing is parsed
-    uint8_t close_reason     # Reason of what is open when it has closed
-    uint8_t waiting          # stands in the list of waiting flows
-    uint8_t suspect          # the request was answered before its body was sent: it may never be
-    uint8_t overlaps         # the client does not wait: it sent requests while earlier ones were not answered
-    uint8_t unsure           # it does not wait, and records were lost: which answer is whose is not known
-    uint8_t partial          # Partial: what the client's last run held was not all captured
-    uint8_t stray            # the current run brought an answer whose request was not seen
-    uint8_t checked          # spans for which it was asked whether the connection is the agent's own
-    uint8_t local_addr[16]
-    uint8_t remote_addr[16]
-
-cdef struct Now:             # of the record that is being handled: what on_message needs
-    uint64_t time_ns
-    uint64_t run_off
-    uint32_t seq
-    uint32_t tid
-    uint32_t tgid
-    uint32_t proc
-    uint8_t sent             # this process sent it
-    uint8_t from_client
-
-cdef class Flows:
-    cdef Flow **slots
-    cdef uint64_t mask
-    cdef readonly uint64_t n
-    cdef readonly uint64_t limit
-    cdef readonly uint64_t open_bytes
-    cdef readonly uint64_t open_requests
-    cdef uint64_t open_limit
-    cdef uint64_t hand
-    cdef Flow *waiting
+cdef class Flows(Exchanges):
     cdef uint64_t timeout_ns
     cdef uint64_t loss_ns        # when the source last lost records: silence proves nothing before
-    cdef uint64_t hold_ns
-    cdef uint64_t max_hold_ns
-    cdef bint mask_text
     cdef uint32_t self_tgid
-    cdef uint64_t counts[N_MAX]
-    cdef Requests requests
-    cdef Causes causes
-    cdef Hold hold
-    cdef Processes processes
-    cdef Routes routes
-    cdef uint64_t own_keys[OWN_KEYS]
-    cdef uint64_t n_own
     cdef Flow *flow          # being handled
-    cdef bint late           # a kept head is parsed: its bytes passed some time ago
     cdef ParseArgs *parsing  # what its parser was called with
-    cdef Now now
 
     # One record of the source. Never raises for what a record says.
     cdef int handle(self, const uint8_t *record, uint32_t size) except -1 nogil
@@ -135,46 +26,16 @@ cdef class Flows:
     cdef void lossy(self, uint64_t now) noexcept nogil
     # The end: what is open is dropped and counted, what is passing is finished.
     cdef int finish(self, uint64_t now) except -1 nogil
-
-    cdef Flow *find(self, uint64_t conn_id) noexcept nogil
-    cdef Flow *make(self, uint64_t conn_id) noexcept nogil
-    cdef int grow(self) noexcept nogil
-    cdef int drop(self, Flow *f) noexcept nogil
-    cdef void free_flow(self, Flow *f) noexcept nogil
-    cdef int evict(self) noexcept nogil
-    cdef bint is_own(self, uint64_t key) noexcept nogil
-    cdef uint32_t proc_of(self, Flow *f, uint32_t tgid, const char *comm) except 0 nogil
-
     cdef int on_conn(self, const zs_conn *ev) except -1 nogil
     cdef int on_connect(self, const zs_connect *ev) except -1 nogil
     cdef int on_msg(self, const zs_msg *ev, const uint8_t *payload) except -1 nogil
     cdef int on_progress(self, const zs_progress *ev) except -1 nogil
     cdef int on_close(self, const zs_close *ev) except -1 nogil
     cdef int on_dgram(self, const zs_dgram *ev, const uint8_t *payload) except -1 nogil
-
     cdef int turn(self, Flow *f, const zs_msg *ev, bint from_client) except -1 nogil
     cdef int detect(self, Flow *f, ParseArgs *a, const uint8_t *payload, uint32_t n, bint cut) except -1 nogil
     cdef int refused(self, Flow *f) except -1 nogil
     # The parser's guess or the sides were wrong: what is open is given up, and the protocol is looked for again.
     cdef int afresh(self, Flow *f) except -1 nogil
-    # A connection that is none of ours: what is open on it is dropped and counted.
-    cdef int abandon(self, Flow *f, int counter) except -1 nogil
     cdef void args(self, Flow *f, ParseArgs *a, bint from_client) noexcept nogil
-    cdef int request(self, Flow *f, const Parsed *m, uint64_t at) except -1 nogil
-    cdef int response(self, Flow *f, const Parsed *m, bint upgrade) except -1 nogil
-    cdef Profile profile(self, uint32_t proc) noexcept nogil
-    cdef void stray(self, Flow *f) noexcept nogil
-    cdef bint sent_again(self, Flow *f, const Parsed *m) noexcept nogil
-    cdef void more_request(self, Flow *f) noexcept nogil
-    cdef void more_answer(self, Flow *f) noexcept nogil
-    cdef int answered(self, Flow *f, Open *o, uint64_t end_ns) except -1 nogil
     cdef int end_run(self, Flow *f, uint64_t now) except -1 nogil
-    cdef int unseen(self, Flow *f, uint64_t end_ns) except -1 nogil
-    cdef void answering(self, Open *o, bint ended) noexcept nogil
-    cdef void served(self, Open *o, bint doubt) noexcept nogil
-    cdef int unanswered(self, Flow *f, Open *o, uint8_t reason, uint64_t end_ns) except -1 nogil
-    cdef int release(self, Flow *f, Open *o) except -1 nogil
-    cdef void forget(self, Open *o) noexcept nogil
-    cdef Open *take(self, Flow *f, Open *o) noexcept nogil
-    cdef void wait(self, Flow *f) noexcept nogil
-    cdef void unwait(self, Flow *f) noexcept nogil

@@ -8,42 +8,35 @@ has been answered unseen, and nothing is paired across the gap.
 """
 
 cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
+from libc.string cimport memcpy, memset
 
 from zerospan.exporter.abi.events cimport (
-    ZS_CLOSE, ZS_CONN, ZS_CONNECT, ZS_DGRAM, ZS_F_CUT, ZS_F_GAP, ZS_MSG, ZS_PROGRESS, ZS_ROLE_ACCEPTING, ZS_ROLE_CONNECTING,
-    ZS_SEND,
-    zs_close, zs_conn, zs_connect, zs_dgram, zs_hdr, zs_msg, zs_progress,
+    ZS_CLOSE, ZS_CONN, ZS_CONNECT, ZS_DGRAM, ZS_F_CUT, ZS_F_GAP, ZS_MSG, ZS_PROGRESS, ZS_ROLE_ACCEPTING,
+    ZS_ROLE_CONNECTING, ZS_SEND, zs_close, zs_conn, zs_connect, zs_dgram, zs_hdr, zs_msg, zs_progress,
 )
-from zerospan.exporter.assemble.operations cimport (
-    close_reason, copy_span, describe_answer, match_open, new_open, route_of, span_of, span_size,
-)
-from zerospan.exporter.assemble.processes cimport Proc, Processes
-from zerospan.exporter.assemble.span cimport (
-    KIND_CLIENT, KIND_SERVER, LINK_REQUEST_ID, LINK_TRACEPARENT, REASON_CLOSED, REASON_NONE, REASON_NOT_SEEN,
-    REASON_RESET, REASON_TCP_TIMEOUT, REASON_TIMEOUT, SPAN_ERROR, SpanRec,
-)
+from zerospan.exporter.assemble.exchanges cimport Exchanges
+from zerospan.exporter.assemble.operations cimport close_reason, span_of
+from zerospan.exporter.assemble.processes cimport Processes
+from zerospan.exporter.assemble.span cimport REASON_NOT_SEEN, REASON_TIMEOUT, SPAN_ERROR, SpanRec
+from zerospan.exporter.assemble.table cimport OWN_KEYS, Flow, Now
+from zerospan.exporter.assemble.table cimport PARTIAL_CUT, PARTIAL_LOST
 from zerospan.exporter.link.cause cimport Causes, Profile
 from zerospan.exporter.link.hold cimport Hold
-from zerospan.exporter.link.ids cimport connection_key, get_be64, hash64, hash_bytes, mix64, request_key
-from zerospan.exporter.link.requests cimport Request, Requests
+from zerospan.exporter.link.ids cimport connection_key
+from zerospan.exporter.link.requests cimport Requests
 from zerospan.exporter.metrics.routes cimport Routes
 from zerospan.exporter.proto.base cimport (
-    MT_INTERIM, MT_ONEWAY, MT_REQUEST, MT_RESPONSE, MT_UPGRADE, NOT_MINE, PAIR_BY_ID, PAIR_IN_ORDER, ParseArgs, Parsed,
-    ProtoOps, WIRE_NONE, parsed_init,
+    MT_INTERIM, MT_ONEWAY, MT_REQUEST, MT_RESPONSE, MT_UPGRADE, NOT_MINE, PAIR_IN_ORDER, ParseArgs, Parsed,
+    parsed_init,
 )
-from zerospan.exporter.proto.cursor cimport Slice
 from zerospan.exporter.proto.registry cimport proto_detect
 from zerospan.exporter.proto.stream cimport (
-    Stream, message_fn, stream_begin_run, stream_end_run, stream_feed, stream_free, stream_keep, stream_pass_to,
+    Stream, message_fn, stream_begin_run, stream_end_run, stream_feed, stream_keep, stream_pass_to,
 )
 from zerospan.exporter.selfmon.counters cimport (
-    N_BAD_RECORD, N_CLOSED_EARLY, N_DROP_OPEN_FULL, N_DROP_OWN, N_DROP_UNFINISHED, N_FLOWS, N_FLOWS_EVICTED,
-    N_FLOWS_REFUSED, N_GAPS, N_HOLD_EARLY, N_INTERIM, N_NOT_SEEN, N_ONEWAY, N_ORPHANS, N_OWN_FLOWS, N_PARSE_ERRORS,
-    N_RECORDS, N_REQUESTS, N_RESETS, N_RESPONSES, N_RETRANSMITTED, N_SEEN, N_SELFTEST_ANSWERED, N_TIMEOUTS, N_UNANNOUNCED, N_UNCAPTURED,
-    N_UNKNOWN_PROTOCOL, N_UPGRADED,
+    N_BAD_RECORD, N_DROP_OWN, N_DROP_UNFINISHED, N_GAPS, N_INTERIM, N_ONEWAY, N_OWN_FLOWS, N_PARSE_ERRORS,
+    N_RECORDS, N_RESETS, N_UNANNOUNCED, N_UNCAPTURED, N_UNKNOWN_PROTOCOL, N_UPGRADED,
 )
 
 cdef enum:
@@ -56,9 +49,8 @@ cdef enum:
     DATAGRAM_TIMEOUT_NS = 10000000000
 
 
-
-@cython.no_gc_clear   # __dealloc__ gives references back to the registry
-cdef class Flows:
+@cython.no_gc_clear
+cdef class Flows(Exchanges):
     """max_connections, max_open_bytes, timeout_s: configuration `assemble`; hold_s, max_hold_s: `link`."""
 
     def __cinit__(self, Requests requests, Causes causes, Hold hold, Processes processes, Routes routes,
@@ -76,166 +68,6 @@ cdef class Flows:
         self.max_hold_ns = <uint64_t>(max_hold_s * 1e9)
         self.mask_text = mask
         self.self_tgid = self_tgid
-        self.mask = 1023
-        self.slots = <Flow **>calloc(self.mask + 1, sizeof(Flow *))
-        if self.slots == NULL:
-            raise MemoryError("zerospan: no memory for the table of connections")
-
-    def __dealloc__(self):
-        cdef uint64_t i
-        if self.slots == NULL:
-            return
-        for i in range(self.mask + 1):
-            if self.slots[i] != NULL:
-                self.free_flow(self.slots[i])
-        free(self.slots)
-
-    # ---- the table of connections ------------------------------------------------------------------
-
-    cdef Flow *find(self, uint64_t conn_id) noexcept nogil:
-        cdef uint64_t i = mix64(conn_id) & self.mask
-        while self.slots[i] != NULL:
-            if self.slots[i].conn_id == conn_id:
-                return self.slots[i]
-            i = (i + 1) & self.mask
-        return NULL
-
-    cdef Flow *make(self, uint64_t conn_id) noexcept nogil:
-        """A new connection's entry, in place of an idle one if there are too many; NULL if there is no room."""
-        cdef uint64_t i
-        cdef Flow *f
-        if self.n >= self.limit and self.evict() < 0:
-            self.counts[N_FLOWS_REFUSED] += 1
-            return NULL
-        if 2 * (self.n + 1) > self.mask and self.grow() < 0:
-            self.counts[N_FLOWS_REFUSED] += 1
-            return NULL
-        f = <Flow *>calloc(1, sizeof(Flow))
-        if f == NULL:
-            self.counts[N_FLOWS_REFUSED] += 1
-            return NULL
-        i = mix64(conn_id) & self.mask
-        while self.slots[i] != NULL:
-            i = (i + 1) & self.mask
-        f.conn_id = conn_id
-        self.slots[i] = f
-        self.n += 1
-        self.counts[N_FLOWS] += 1
-        return f
-
-    cdef int grow(self) noexcept nogil:
-        cdef uint64_t mask = 2 * self.mask + 1, i, j
-        cdef Flow **slots = <Flow **>calloc(mask + 1, sizeof(Flow *))
-        if slots == NULL:
-            return -1
-        for i in range(self.mask + 1):
-            if self.slots[i] != NULL:
-                j = mix64(self.slots[i].conn_id) & mask
-                while slots[j] != NULL:
-                    j = (j + 1) & mask
-                slots[j] = self.slots[i]
-        free(self.slots)
-        self.slots = slots
-        self.mask = mask
-        return 0
-
-    cdef int drop(self, Flow *f) noexcept nogil:
-        """Forgets a connection with nothing open."""
-        cdef uint64_t i = mix64(f.conn_id) & self.mask, hole, home
-        while self.slots[i] != f:
-            i = (i + 1) & self.mask
-        hole = i
-        while True:
-            i = (i + 1) & self.mask
-            if self.slots[i] == NULL:
-                break
-            home = mix64(self.slots[i].conn_id) & self.mask
-            if ((i - home) & self.mask) >= ((i - hole) & self.mask):
-                self.slots[hole] = self.slots[i]
-                hole = i
-        self.slots[hole] = NULL
-        self.n -= 1
-        self.unwait(f)
-        self.free_flow(f)
-        return 0
-
-    cdef void free_flow(self, Flow *f) noexcept nogil:
-        cdef Open *o
-        while f.head != NULL:
-            o = f.head
-            f.head = o.next
-            self.forget(o)
-        if f.passing != NULL:
-            self.forget(f.passing)
-        if f.bound:
-            self.requests.unref(f.bound)
-        if f.state != NULL and f.ops != NULL and f.ops.free_state != NULL:
-            f.ops.free_state(f.state)
-        stream_free(&f.streams[0])
-        stream_free(&f.streams[1])
-        free(f)
-
-    cdef int evict(self) noexcept nogil:
-        """Makes room: the longest idle one of the next few that have nothing open."""
-        cdef Flow *oldest = NULL
-        cdef Flow *f
-        cdef int seen = 0
-        cdef uint64_t looked = 0
-        while seen < 16 and looked <= self.mask:
-            f = self.slots[self.hand & self.mask]
-            self.hand += 1
-            looked += 1
-            if f == NULL or f.head != NULL or f.passing != NULL:
-                continue
-            seen += 1
-            if oldest == NULL or f.last_ns < oldest.last_ns:
-                oldest = f
-        if oldest == NULL:
-            return -1
-        self.counts[N_FLOWS_EVICTED] += 1
-        return self.drop(oldest)
-
-    cdef void wait(self, Flow *f) noexcept nogil:
-        if f.waiting:
-            return
-        f.waiting = 1
-        f.prev_waiting = NULL
-        f.next_waiting = self.waiting
-        if self.waiting != NULL:
-            self.waiting.prev_waiting = f
-        self.waiting = f
-
-    cdef void unwait(self, Flow *f) noexcept nogil:
-        if not f.waiting:
-            return
-        f.waiting = 0
-        if f.prev_waiting != NULL:
-            f.prev_waiting.next_waiting = f.next_waiting
-        else:
-            self.waiting = f.next_waiting
-        if f.next_waiting != NULL:
-            f.next_waiting.prev_waiting = f.prev_waiting
-
-    cdef bint is_own(self, uint64_t key) noexcept nogil:
-        cdef uint64_t i, n = self.n_own if self.n_own < OWN_KEYS else OWN_KEYS
-        for i in range(n):
-            if self.own_keys[i] == key:
-                return True
-        return False
-
-    cdef uint32_t proc_of(self, Flow *f, uint32_t tgid, const char *comm) except 0 nogil:
-        cdef uint32_t i
-        if f.tgid == tgid and f.proc and comm == NULL:
-            return f.proc
-        i = self.processes.cached(tgid, comm)
-        if i == 0:
-            with gil:
-                i = self.processes.find(tgid, comm)
-        f.tgid = tgid
-        f.proc = i
-        return i
-
-    # ---- records -----------------------------------------------------------------------------------
 
     cdef int handle(self, const uint8_t *record, uint32_t size) except -1 nogil:
         cdef const zs_hdr *h = <const zs_hdr *>record
@@ -477,12 +309,6 @@ cdef class Flows:
             self.refused(f)
         return 0
 
-    cdef int unseen(self, Flow *f, uint64_t end_ns) except -1 nogil:
-        """The answers of all that is open went by uncaptured."""
-        while f.head != NULL:
-            self.unanswered(f, f.head, REASON_NOT_SEEN, end_ns)
-        return 0
-
     cdef int detect(self, Flow *f, ParseArgs *a, const uint8_t *payload, uint32_t n, bint cut) except -1 nogil:
         """1 if a parser owns the connection now."""
         cdef Stream *s = &f.streams[a.from_client]
@@ -548,21 +374,6 @@ cdef class Flows:
             f.streams[i].skip = 0
             f.streams[i].keep = 0
             f.streams[i].lost = 1   # until the next run
-        return 0
-
-    cdef int abandon(self, Flow *f, int counter) except -1 nogil:
-        cdef Open *o
-        while f.head != NULL or f.passing != NULL:
-            o = f.head
-            if o != NULL:
-                self.take(f, o)
-            else:
-                o = f.passing
-                f.passing = NULL
-            self.served(o, False)
-            self.counts[counter] += 1
-            self.forget(o)
-        self.unwait(f)
         return 0
 
     cdef int on_progress(self, const zs_progress *ev) except -1 nogil:
@@ -657,314 +468,9 @@ cdef class Flows:
             self.drop(f)
         return 0
 
-    # ---- requests and answers ----------------------------------------------------------------------
-
-    cdef int request(self, Flow *f, const Parsed *m, uint64_t at) except -1 nogil:
-        cdef Open *o
-        cdef SpanRec *r
-        cdef Request *known
-        cdef Proc *proc = &self.processes.procs[self.now.proc]
-        cdef Profile p
-        cdef uint64_t by_wire = 0, by_request_id = 0, cause = 0
-        cdef uint8_t method = 0
-        self.counts[N_REQUESTS] += 1
-        if f.transport == 17 and self.sent_again(f, m):
-            self.counts[N_RETRANSMITTED] += 1
-            return 0
-        self.counts[N_SEEN] += 1
-        o = new_open(f, m, &self.now, self.mask_text,
-                     self.open_limit - self.open_bytes if self.open_limit > self.open_bytes else 0)
-        if o == NULL:
-            self.counts[N_DROP_OPEN_FULL] += 1
-            return 0
-        self.open_bytes += o.nbytes
-        self.open_requests += 1
-        r = span_of(o)
-        r.start_ns = f.head_ns
-        f.head_ns = self.now.time_ns
-        if f.transport == 17:
-            # the server learns the client's port only when it answers: its key is made then
-            r.key = hash64(hash64(m.id, o.name_hash), r.local_port) if r.kind == KIND_CLIENT else 0
-        else:
-            r.key = request_key(f.key if f.key else hash64(f.conn_id, 0), f.run_seq + <uint32_t>at)
-        if f.tail == NULL:
-            f.head = o
-        else:
-            f.tail.next = o
-        f.tail = o
-        self.wait(f)
-        if r.key == 0:
-            return 0
-        known = self.requests.find(r.key)
-        if known != NULL and (known.client_proc if r.kind == KIND_CLIENT else known.server_proc):
-            r.key = hash64(r.key, r.start_ns)   # a DNS id that is used again: another request all the same
-        known = self.requests.ref(r.key)
-        if known != NULL:
-            o.told = 1
-            if r.kind == KIND_CLIENT:
-                known.client_proc = self.now.proc
-            else:
-                known.server_proc = self.now.proc
-            if m.wire != WIRE_NONE:
-                known.wire = m.wire
-                known.trace_flags = m.trace_flags
-                memcpy(known.trace_id, m.trace_id, 16)
-                known.wire_parent = get_be64(m.parent_id)
-        p = self.profile(self.now.proc)
-        if m.wire != WIRE_NONE:
-            by_wire = hash64(hash_bytes(m.trace_id, 16, self.now.tgid), hash_bytes(m.parent_id, 8, 0))
-        if m.request_id.n:
-            by_request_id = hash_bytes(m.request_id.p, m.request_id.n, self.now.tgid)
-        if r.kind == KIND_SERVER:
-            if not self.late:
-                proc.open += 1
-                o.serving = 1
-                self.causes.inbound(p, self.now.tgid, self.now.tid, r.key, self.now.time_ns)
-            if by_wire:
-                self.causes.id_in(by_wire, r.key, self.now.time_ns)
-                o.wire_hash = by_wire
-            if by_request_id:
-                self.causes.id_in(by_request_id, r.key, self.now.time_ns)
-                o.id_hash = by_request_id
-            return 0
-        if self.late:
-            # what its thread was about when it was sent is not known any more
-            self.requests.unref(f.bound)
-            f.bound = 0
-            return 0
-        if by_wire:
-            cause = self.causes.id_out(by_wire, r.key, False, self.now.time_ns)
-            method = LINK_TRACEPARENT + m.wire - 1
-        if cause == 0 and by_request_id:
-            cause = self.causes.id_out(by_request_id, r.key, True, self.now.time_ns)
-            method = LINK_REQUEST_ID
-        self.causes.outbound(p, self.now.tgid, self.now.tid, r.key, cause, method, f.bound, proc.open,
-                             self.now.time_ns)
-        if f.bound:
-            self.requests.unref(f.bound)
-            f.bound = 0
-        return 0
-
-    cdef int response(self, Flow *f, const Parsed *m, bint upgrade) except -1 nogil:
-        cdef Open *o
-        cdef SpanRec *r
-        cdef Request *known
-        self.counts[N_RESPONSES] += 1
-        if f.passing != NULL:
-            self.answered(f, f.passing, self.now.time_ns)
-            if f.dead:
-                return 0   # the agent's own, as it turns out
-        o = match_open(f, m)
-        if f.unsure or (f.overdue and f.ops.pairing != PAIR_BY_ID):
-            o = NULL
-            if f.overdue:
-                f.overdue -= 1
-        if o == NULL:
-            self.counts[N_ORPHANS] += 1
-            self.stray(f)
-            return 0
-        self.take(f, o)
-        f.passing = o
-        self.wait(f)
-        r = span_of(o)
-        r.first_ns = f.head_ns
-        r.end_ns = self.now.time_ns
-        f.head_ns = self.now.time_ns
-        describe_answer(o, m, self.mask_text)
-        if f.transport == 17 and r.kind == KIND_SERVER:
-            r.remote_port = f.remote_port
-            memcpy(r.remote_addr, f.remote_addr, 16)
-            r.key = hash64(hash64(m.id, o.name_hash), f.remote_port)
-            known = self.requests.find(r.key)
-            if known != NULL and known.server_proc:
-                r.key = hash64(r.key, r.start_ns)   # asked again, and answered again
-            known = self.requests.ref(r.key)
-            if known != NULL:
-                o.told = 1
-                known.server_proc = r.proc
-            return 0
-        if r.kind == KIND_SERVER:
-            if m.request_id.n and not self.late:
-                self.causes.answer_names(hash_bytes(m.request_id.p, m.request_id.n, self.now.tgid), r.key)
-            self.answering(o, m.total >= 0)
-            self.served(o, False)
-        else:
-            self.answering(o, True)
-        if not upgrade and f.streams[1].skip > 0:
-            f.suspect = 1
-        return 0
-
-    cdef Profile profile(self, uint32_t proc) noexcept nogil:
-        cdef Profile p
-        p.is_nginx = self.processes.procs[proc].is_nginx
-        p.is_loop = self.processes.procs[proc].is_loop
-        return p
-
-    cdef bint sent_again(self, Flow *f, const Parsed *m) noexcept nogil:
-        """A resolver asks once more because no answer came (RFC 1035 section 4.2.1): one request. On a server's socket two
-        clients may ask with the same id; they are told apart if the peer is known."""
-        cdef Open *o = match_open(f, m)
-        cdef SpanRec *r
-        if o == NULL:
-            return False
-        r = span_of(o)
-        return self.now.sent if r.kind == KIND_CLIENT else (
-            not self.now.sent and f.remote_port != 0 and r.remote_port == f.remote_port
-            and memcmp(r.remote_addr, f.remote_addr, 16) == 0)
-
-    cdef void stray(self, Flow *f) noexcept nogil:
-        """An answer whose request was not seen: what its thread did before was about that request."""
-        f.stray = 1
-        if f.transport != 17:
-            self.causes.stray(self.profile(self.now.proc), self.now.tgid, self.now.tid, self.now.sent, self.now.time_ns)
-
-    cdef void more_request(self, Flow *f) noexcept nogil:
-        """A request goes on (its body): whatever nginx does next is about it."""
-        cdef SpanRec *r = span_of(f.tail)
-        if self.processes.procs[r.proc].is_nginx:
-            self.causes.resumed(self.now.tgid, self.now.tid, r.key, self.now.time_ns)
-
-    cdef void more_answer(self, Flow *f) noexcept nogil:
-        """The answer of a call goes on: whatever nginx does next is about that request."""
-        cdef SpanRec *r = span_of(f.passing)
-        cdef Profile p = self.profile(r.proc)
-        if p.is_nginx and r.kind == KIND_CLIENT:
-            self.causes.answer_in(p, self.now.tgid, self.now.tid, r.key, self.now.time_ns)
-
-    cdef Open *take(self, Flow *f, Open *o) noexcept nogil:
-        """Out of the list of open requests."""
-        cdef Open *before = NULL
-        cdef Open *at = f.head
-        while at != NULL and at != o:
-            before = at
-            at = at.next
-        if at == NULL:
-            return NULL
-        if before == NULL:
-            f.head = o.next
-        else:
-            before.next = o.next
-        if f.tail == o:
-            f.tail = before
-        o.next = NULL
-        return o
-
-    cdef int answered(self, Flow *f, Open *o, uint64_t end_ns) except -1 nogil:
-        """The whole answer has passed."""
-        cdef SpanRec *r = span_of(o)
-        r.end_ns = end_ns if end_ns > r.start_ns else r.start_ns
-        f.passing = NULL
-        self.counts[N_SELFTEST_ANSWERED] += self.processes.procs[r.proc].hidden
-        if r.kind == KIND_SERVER and r.key:
-            self.causes.gone(o.answer_tid, r.key, True, False)
-        return self.release(f, o)
-
-    cdef void answering(self, Open *o, bint ended) noexcept nogil:
-        """The first bytes of an answer pass: what their thread has done until now was for it. Nothing is concluded from an
-        answer that is understood only later. ended: no calls follow for it."""
-        cdef SpanRec *r = span_of(o)
-        cdef Proc *proc = &self.processes.procs[r.proc]
-        cdef Profile p = self.profile(r.proc)
-        if self.late or o.answered:
-            return
-        o.answered = 1
-        if r.kind == KIND_CLIENT:
-            self.causes.answer_in(p, self.now.tgid, self.now.tid, r.key, self.now.time_ns)
-        elif o.serving:
-            o.serving = 0
-            if proc.open:
-                proc.open -= 1
-            o.answer_tid = self.now.tid
-            self.causes.answer_out(p, self.now.tgid, self.now.tid, o.read_tid, r.key, r.start_ns, ended, self.now.time_ns)
-        else:
-            self.causes.stray(p, self.now.tgid, self.now.tid, True, self.now.time_ns)
-
-    cdef void served(self, Open *o, bint doubt) noexcept nogil:
-        """A request that was read is no longer open: its answer has begun, or will not be seen. doubt: it was written some
-        time ago, and its thread may have been about other things since."""
-        cdef SpanRec *r = span_of(o)
-        cdef Proc *proc = &self.processes.procs[r.proc]
-        if o.serving:
-            o.serving = 0
-            if proc.open:
-                proc.open -= 1
-            self.causes.gone(o.read_tid, r.key, False, doubt)
-        if o.id_hash:
-            self.causes.forget_id(o.id_hash, r.key)
-        if o.wire_hash:
-            self.causes.forget_id(o.wire_hash, r.key)
-        o.id_hash = 0
-        o.wire_hash = 0
-
-    cdef int unanswered(self, Flow *f, Open *o, uint8_t reason, uint64_t end_ns) except -1 nogil:
-        """There will be no answer, or it went by unseen."""
-        cdef SpanRec *r = span_of(o)
-        self.take(f, o)
-        self.served(o, reason == REASON_NOT_SEEN)
-        if o.answer_tid:
-            self.causes.gone(o.answer_tid, r.key, True, False)
-        r.end_ns = end_ns if end_ns > r.start_ns else r.start_ns
-        r.reason = reason
-        if reason == REASON_NOT_SEEN:
-            self.counts[N_NOT_SEEN] += 1
-        else:
-            r.status = SPAN_ERROR
-            if reason == REASON_TIMEOUT:
-                self.counts[N_TIMEOUTS] += 1
-            elif reason == REASON_CLOSED:
-                self.counts[N_CLOSED_EARLY] += 1
-            else:
-                self.counts[N_RESETS] += 1
-        if r.key == 0:
-            r.key = hash64(f.conn_id, r.start_ns)
-        return self.release(f, o)
-
-    cdef int release(self, Flow *f, Open *o) except -1 nogil:
-        """The finished span goes to the hold; the open request is forgotten."""
-        cdef SpanRec *r = span_of(o)
-        cdef SpanRec *to
-        cdef Slice route
-        cdef uint32_t size
-        if f.checked < 2 and self.n_own:
-            f.checked += 1
-            if self.is_own(f.key):
-                self.counts[N_DROP_OWN] += 1
-                if o.told:
-                    self.requests.unref(r.key)
-                    o.told = 0
-                f.dead = 1
-                self.forget(o)
-                return self.abandon(f, N_DROP_OWN)
-        route = route_of(o, self.routes, self.processes.procs[r.proc].service)
-        size = span_size(o, route)
-        to = self.hold.push(size, self.now.time_ns + self.hold_ns, self.now.time_ns + self.max_hold_ns)
-        if to == NULL:
-            self.counts[N_DROP_OPEN_FULL] += 1
-            if o.told:
-                self.requests.unref(r.key)
-                o.told = 0
-        else:
-            copy_span(to, o, route, size)
-            to.held = o.told
-            o.told = 0   # the reference goes with the span
-        self.forget(o)
-        if f.head == NULL and f.passing == NULL and not f.closed_ns:
-            self.unwait(f)
-        return 0
-
-    cdef void forget(self, Open *o) noexcept nogil:
-        if o.told:
-            self.requests.unref(span_of(o).key)
-        self.open_bytes -= o.nbytes
-        self.open_requests -= 1
-        free(o.message)
-        free(o)
-
     cdef void lossy(self, uint64_t now) noexcept nogil:
         self.loss_ns = now
         self.requests.doubt()
-
-    # ---- time --------------------------------------------------------------------------------------
 
     cdef int settle(self, uint64_t now) except -1 nogil:
         cdef Flow *f = self.waiting

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from zerospan.exporter.assemble.flows cimport Flow, Now, Open
+from zerospan.exporter.assemble.table cimport Flow, Now, Open
 from zerospan.exporter.assemble.span cimport SpanRec
 from zerospan.exporter.metrics.routes cimport Routes
 from zerospan.exporter.proto.base cimport Parsed

@@ -202,9 +202,7 @@ def campaign(
     return tally
 
 
-def child(
-    pipe: Any, at: Synchronized[int], bounds: tuple[float | None, int | None, int, int]
-) -> None:
+def child(pipe: Any, at: Synchronized[int], bounds: tuple[float | None, int | None, int, int]) -> None:
     try:
         pipe.send(campaign(*bounds, at))
     except Broken as broken:

@@ -1,7 +1,7 @@
 """The ledger against ground truth: nginx's count = SERVER spans = metrics' sum = log lines, or the difference is named.
 
 wrk drives a real nginx with many requests (200,000 by default; ZEROSPAN_LEDGER_REQUESTS), over kept connections, over
-a new connection for each request, through nginx as a proxy that keeps no upstream connection, and with a ring of 64 KiB.
+a new connection for each request, through nginx as a proxy without upstream keep-alive, and with a ring of 64 KiB.
 """
 
 from __future__ import annotations
