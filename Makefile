@@ -11,11 +11,14 @@ help: ## List the targets
 setup: ## Install what is missing and build; leaves .venv/bin/zerospan
 	@tools/setup.sh
 
-demo: setup ## Show whole traces, RED, logs and the ledger of a real shop of six services
-	@demo/setup.sh
+demo: setup packages ## Show whole traces, RED, logs and the ledger of a real shop of services
 	@$(ROOT) $(PY) -m demo
 
-test: setup lint test-unit test-kernel test-installed ## Lint, types, unit, kernel and namespace tests
+packages: ## Debian packages of the demo and the tests: real servers (none is started), wrk and tools
+	@tools/packages.sh wrk iproute2 openssl bpftool procps util-linux curl
+	@demo/setup.sh
+
+test: setup packages lint test-unit test-kernel test-installed ## Lint, types, unit, kernel and namespace tests
 
 lint: setup ## ruff, mypy, clang-format, cython warnings
 	@tools/lint.sh
@@ -29,8 +32,7 @@ test-kernel: setup ## Real hooks, real system calls, network namespaces; root
 test-installed: setup ## The wheel, installed into an empty environment, from another folder
 	@tests/installed/run.sh
 
-e2e: setup e2e-backends ## Real Collector, Tempo, Loki, Prometheus; the demo and the ledger
-	@demo/setup.sh
+e2e: setup packages e2e-backends ## Real Collector, Tempo, Loki, Prometheus; the demo and the ledger
 	@$(ROOT) $(PYTEST) tests/e2e
 
 e2e-backends: ## Build Tempo, Loki and the Collector once (about 8 minutes), cached in .cache/backends
@@ -39,8 +41,9 @@ e2e-backends: ## Build Tempo, Loki and the Collector once (about 8 minutes), cac
 bench: setup ## Cost in the watched program and in the agent; writes bench.json
 	@$(ROOT) $(PY) tests/bench/bench.py --json bench.json
 
-fuzz: setup ## Fuzz every parser for FUZZ_SECONDS (default 60)
+fuzz: setup ## Fuzz the parsers, then the reader of records, for FUZZ_SECONDS each (default 60)
 	@$(PY) tests/fuzz/fuzz_proto.py --seconds $(or $(FUZZ_SECONDS),60)
+	@$(PY) tests/fuzz/fuzz_records.py --seconds $(or $(FUZZ_SECONDS),60)
 
 kernels: bpf ## Load and try every hook layout on Debian's 6.1 and 6.12 kernels under qemu
 	@tests/kernel/qemu/run.sh
@@ -53,5 +56,5 @@ clean: ## Remove what was built (not .venv, not the back ends)
 	@rm -rf .cache/build build dist *.egg-info src/*.egg-info
 	@find exporter enricher plugins \( -name '*.so' -o -name '*.c' -o -name '*.html' \) -delete
 
-.PHONY: help setup demo test lint test-unit test-kernel test-installed e2e e2e-backends bench fuzz kernels bpf clean
+.PHONY: help setup packages demo test lint test-unit test-kernel test-installed e2e e2e-backends bench fuzz kernels bpf clean
 .DEFAULT_GOAL := help

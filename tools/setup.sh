@@ -6,21 +6,7 @@ cd "$(dirname "$0")/.."
 say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
-root() { # as root, with sudo where we are not
-    if [ "$(id -u)" = 0 ]; then "$@"; elif command -v sudo >/dev/null; then sudo -n "$@"; else
-        die "needs root for: $* (run it as root, or install sudo)"; fi
-}
-
-packages=()
-need() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed' || packages+=("$1"); }
-for p in python3 python3-dev python3-venv gcc libc6-dev make clang llvm libbpf-dev libelf-dev zlib1g-dev clang-format; do need "$p"; done
-if [ ${#packages[@]} -gt 0 ]; then
-    say "installing Debian packages: ${packages[*]}"
-    export DEBIAN_FRONTEND=noninteractive
-    root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 update || say "apt-get update failed; trying on"
-    root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300 install --no-install-recommends \
-        "${packages[@]}" >/dev/null || die "apt-get could not install: ${packages[*]}"
-fi
+tools/packages.sh python3 python3-dev python3-venv gcc libc6-dev make clang clang-format llvm libbpf-dev libelf-dev zlib1g-dev
 
 python=/usr/bin/python3
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "$python is older than 3.11 (Debian 12 has 3.11)"

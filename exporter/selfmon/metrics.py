@@ -50,7 +50,7 @@ def self_metrics(status: Mapping[str, Any]) -> list[Metric]:
             "Calls without a link: evidence that disagreed, was ambiguous or was forgotten; registry entries refused.",
             [
                 ({"event": name}, status["links"][name])
-                for name in ("disagreements", "ambiguous", "calls_forgotten", "registry_refused")
+                for name in ("disagreements", "ambiguous", "calls_forgotten", "ids_refused", "registry_refused")
             ],
         ),
         (
