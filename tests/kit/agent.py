@@ -120,6 +120,29 @@ def spans(path: Path) -> list[dict[str, Any]]:
     return out
 
 
+def count_spans(path: Path, kind: int) -> int:
+    """Spans of one kind (2 SERVER, 3 CLIENT) in a file of OTLP JSON lines; of many, quickly."""
+    with path.open() as lines:
+        return sum(
+            span["kind"] == kind
+            for line in lines
+            for rs in json.loads(line)["resourceSpans"]
+            for scope in rs["scopeSpans"]
+            for span in scope["spans"]
+        )
+
+
+def count_logs(path: Path) -> int:
+    """Log records in a file of OTLP JSON lines."""
+    with path.open() as lines:
+        return sum(
+            len(scope["logRecords"])
+            for line in lines
+            for rl in json.loads(line)["resourceLogs"]
+            for scope in rl["scopeLogs"]
+        )
+
+
 def logs(path: Path) -> list[dict[str, Any]]:
     """Flat log records of a file of OTLP JSON lines."""
     out = []
