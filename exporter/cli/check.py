@@ -14,7 +14,7 @@ from zerospan import __version__
 from zerospan.exporter.cli import machine, options
 from zerospan.exporter.cli.machine import Finding
 from zerospan.exporter.config import Config, ConfigError, ring_size
-from zerospan.exporter.config.model import Files, Filter
+from zerospan.exporter.config.model import MIN_RING_BYTES, Files, Filter
 from zerospan.exporter.config.rules import listen_address
 from zerospan.exporter.config.secret import Url
 from zerospan.exporter.source import bpf, capture
@@ -87,7 +87,7 @@ def layouts(config: Config, may_load: bool) -> tuple[str, list[Finding]]:
 def load(layout: str) -> str:
     """Empty if the layout loads and attaches, else why not."""
     try:
-        capture.Capture(layout, ring_bytes=capture.MIN_RING).close()
+        capture.Capture(layout, ring_bytes=MIN_RING_BYTES).close()
     except capture.CaptureError as e:
         return e.reasons.get(layout, str(e))
     except OSError as e:

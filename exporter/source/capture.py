@@ -16,6 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from zerospan.exporter.abi import events
+from zerospan.exporter.config.model import ring_size
 from zerospan.exporter.source import bpf
 from zerospan.exporter.source.ring import Ring
 
@@ -30,7 +31,6 @@ NEEDS = {
 }
 # Programs for functions that only some kernels have (inet_sendpage: sendfile and splice, until 6.4).
 OPTIONAL = {"zs_sendpage": "inet_sendpage"}
-MIN_RING = 65536
 
 
 class CaptureError(Exception):
@@ -61,14 +61,6 @@ class Choice:
 
     layout: str
     reasons: dict[str, str] = field(default_factory=dict)
-
-
-def ring_size(wanted: int) -> int:
-    """A power of two of pages, at least 64 KiB, not below what is wanted."""
-    size = max(MIN_RING, mmap.PAGESIZE)
-    while size < wanted:
-        size *= 2
-    return size
 
 
 def object_path(layout: str) -> str:
@@ -111,7 +103,7 @@ class Capture:
     ) -> None:
         filters = filters or Filters()
         self.choice = Choice("")
-        self.ring_bytes = ring_size(ring_bytes)
+        self.ring_bytes = ring_size(ring_bytes, mmap.PAGESIZE)
         for layout in LAYOUTS if hooks == "auto" else (hooks,):
             why = missing(layout)
             if not why:

@@ -11,8 +11,9 @@ from pair import Pair
 from records import Trace
 
 from zerospan.exporter.abi import events
+from zerospan.exporter.config import ring_size
 from zerospan.exporter.source import bpf
-from zerospan.exporter.source.capture import LAYOUTS, Capture, CaptureError, object_path, ring_size
+from zerospan.exporter.source.capture import LAYOUTS, Capture, CaptureError, object_path
 
 Connect = Callable[..., Pair]
 
