@@ -116,7 +116,7 @@ class Pipeline:
             self.tape.finish(now, offset)
         self.put(self.engine.finish(now, offset))
 
-    def put(self, batches: Sequence[tuple[Signal, bytes, int]]) -> None:
+    def put(self, batches: Sequence[tuple[Signal, memoryview, int]]) -> None:
         """Hands encoded batches to the sinks that take their signal."""
         for signal, payload, count in batches:
             batch = Batch(payload, count, signal, time.time_ns())

@@ -8,6 +8,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from zerospan.exporter.assemble.processes cimport Proc
 from zerospan.exporter.assemble.span cimport SpanContext, SpanRec
 from zerospan.exporter.encode.buf cimport Buf
+from zerospan.exporter.encode.payload cimport Payload, Shelf
 from zerospan.exporter.proto.cursor cimport Slice
 
 cdef enum BatchKind:
@@ -40,6 +41,7 @@ cdef class BatchEncoder:
     cdef Seat *seats         # by index of process
     cdef uint32_t n_seats
     cdef uint32_t generation
+    cdef Shelf shelf         # memory of bodies that were sent
     cdef bytes scope         # encoded ScopeSpans.scope / ScopeLogs.scope field
     cdef size_t scope_n
     cdef readonly size_t size    # bytes that take() will return, at most
@@ -56,5 +58,5 @@ cdef class BatchEncoder:
     cdef Group *_group(self, uint32_t proc_index, const Proc *me) noexcept nogil
     cdef uint32_t _find(self, Slice head) noexcept nogil
     cdef void _reset(self) noexcept
-    cdef bytes _otlp(self)
-    cdef bytes _loki(self)
+    cdef Payload _otlp(self)
+    cdef Payload _loki(self)

@@ -12,8 +12,10 @@ class BatchEncoder:
     def __init__(self, kind: Literal["traces", "logs", "loki"]) -> None: ...
     def full(self, limit_bytes: int) -> bool:
         """Whether the batch has reached this size and should be taken."""
-    def take(self) -> tuple[bytes, int] | None:
-        """The whole request body and how many requests are in it, and an empty batch; None if there is none.
+    def take(self) -> tuple[memoryview, int] | None:
+        """The whole request body and how many requests are in it; None if there is none. The batch is empty then.
+
+        The view's memory is used again once nobody holds it.
 
         "traces": ExportTraceServiceRequest; "logs": ExportLogsServiceRequest; "loki": the JSON body of
         /loki/api/v1/push.

@@ -9,14 +9,13 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, qsort, realloc
 from libc.string cimport memcmp, memcpy, memset, strlen
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-
 from zerospan.exporter.assemble.processes cimport Proc
 from zerospan.exporter.assemble.span cimport SpanContext, SpanRec
 from zerospan.exporter.encode.buf cimport Buf, buf_byte, buf_free, buf_put
 from zerospan.exporter.encode.logs cimport otlp_log
 from zerospan.exporter.encode.loki cimport loki_entry
 from zerospan.exporter.encode.otlp cimport otlp_span
+from zerospan.exporter.encode.payload cimport Payload, Shelf, payload_new
 from zerospan.exporter.encode.wire cimport VARINT_MAX, varint_put, varint_size
 from zerospan.exporter.proto.cursor cimport Slice, slice_of
 
@@ -91,6 +90,7 @@ cdef class BatchEncoder:
             raise ValueError(f"no kind of batch named {kind!r}; there are {', '.join(KINDS)}")
         self.kind = KINDS[kind]
         self.generation = 1
+        self.shelf = Shelf()
         scope = b"\x0a\x08zerospan\x12" + bytes([len(__version__)]) + __version__.encode()
         self.scope = b"\x0a" + bytes([len(scope)]) + scope
         self.scope_n = len(self.scope)
@@ -207,13 +207,16 @@ cdef class BatchEncoder:
         return self.count > 0 and self.size >= limit_bytes
 
     def take(self):
-        """The whole request body and how many requests are in it, and an empty batch; None if there is none."""
+        """The whole request body (a view of memory that is used again once it is let go), and how many requests are in it.
+
+        None if there is none. The batch is empty then.
+        """
         cdef uint32_t count = self.count
         if count == 0:
             return None
         body = self._loki() if self.kind == BATCH_LOKI else self._otlp()
         self._reset()
-        return body, count
+        return memoryview(body), count
 
     def clear(self):
         """Throws the batch away; returns how many requests were in it."""
@@ -243,7 +246,7 @@ cdef class BatchEncoder:
             memset(self.seats, 0, self.n_seats * sizeof(Seat))
             self.generation = 1
 
-    cdef bytes _otlp(self):
+    cdef Payload _otlp(self):
         """resource_spans = 1 / resource_logs = 1 of: resource = 1, scope_spans = 2 / scope_logs = 2 of: scope = 1, spans..."""
         cdef size_t total = 0
         cdef size_t scope_n = self.scope_n
@@ -251,14 +254,14 @@ cdef class BatchEncoder:
         cdef size_t inner
         cdef Group *g
         cdef uint8_t *w
-        cdef bytes out
+        cdef Payload out
         cdef uint32_t i
         for i in range(self.n_groups):
             g = &self.groups[i]
             if g.n:
                 total += field_size(field_size(g.head.n) + field_size(scope_n + g.body.n))
-        out = PyBytes_FromStringAndSize(NULL, total)
-        w = <uint8_t *>PyBytes_AS_STRING(out)
+        out = payload_new(self.shelf, total)
+        w = out.p
         for i in range(self.n_groups):
             g = &self.groups[i]
             if g.n == 0:                         # its only spans found no memory
@@ -272,11 +275,11 @@ cdef class BatchEncoder:
             w = put(w, g.body.p, g.body.n)
         return out
 
-    cdef bytes _loki(self):
+    cdef Payload _loki(self):
         cdef size_t total = strlen(STREAMS) + 2
         cdef Group *g
         cdef uint8_t *w
-        cdef bytes out
+        cdef Payload out
         cdef uint32_t i
         cdef uint32_t j
         cdef bint first = True
@@ -285,8 +288,8 @@ cdef class BatchEncoder:
             if g.n:                              # its values without the last comma, "]}", and a comma before all but the first
                 total += strlen(STREAM) + g.head.n + strlen(VALUES) + g.body.n - 1 + 2 + (0 if first else 1)
                 first = False
-        out = PyBytes_FromStringAndSize(NULL, total)
-        w = put_text(<uint8_t *>PyBytes_AS_STRING(out), STREAMS)
+        out = payload_new(self.shelf, total)
+        w = put_text(out.p, STREAMS)
         first = True
         for i in range(self.n_groups):
             g = &self.groups[i]

@@ -150,7 +150,7 @@ def encode(spans, processes=()):
         body, count = batch.take() or (b"", 0)
         if len(body) > size or count != len(spans):
             raise AssertionError(f"{kind}: {len(body)} bytes of {size} announced, {count} of {len(spans)} spans")
-        out[kind] = body
+        out[kind] = bytes(body)
     return out
 
 

@@ -24,7 +24,7 @@ INTERNAL_ERROR = "internal_error"  # a bug of the sink; the log has its trace
 class Batch(msgspec.Struct, frozen=True, gc=False):
     """One encoded request: `count` items (spans, lines) in `payload`, made at `created_ns` (Unix time)."""
 
-    payload: bytes
+    payload: bytes | memoryview
     count: int
     signal: Signal
     created_ns: int

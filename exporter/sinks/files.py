@@ -52,7 +52,7 @@ class FileSink(QueueSink):
     def _send(self, batch: Batch, first: bool) -> Outcome:
         if first:
             try:
-                self._line = self._convert(batch.payload).rstrip(b"\n") + b"\n"
+                self._line = self._convert(bytes(batch.payload)).rstrip(b"\n") + b"\n"
             except ValueError as e:
                 return Refused(f"{self._path}: the batch cannot be written as JSON: {e}", REJECTED)
         try:

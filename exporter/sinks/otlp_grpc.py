@@ -85,7 +85,7 @@ class OtlpGrpcSink(QueueSink):
     def _send(self, batch: Batch, first: bool) -> Outcome:
         grpc = self._grpc
         call = self._export.future(
-            batch.payload, timeout=self._timeout_s, metadata=self._metadata, compression=self._compression
+            bytes(batch.payload), timeout=self._timeout_s, metadata=self._metadata, compression=self._compression
         )
         self._call = call
         if self._closed:  # stop() came in between: it may have missed this call

@@ -38,7 +38,7 @@ class OtlpHttpSink(QueueSink):
         self._headers = {"Content-Type": CONTENT_TYPE}
         if self._gzip:
             self._headers["Content-Encoding"] = "gzip"
-        self._body = b""
+        self._body: bytes | memoryview = b""
 
     def _send(self, batch: Batch, first: bool) -> Outcome:
         if first:

@@ -66,7 +66,8 @@ def test_a_batch_is_reused_and_holds_each_span_once_with_its_service(kind: str) 
         size = batch.size
         taken = batch.take()
         assert taken is not None
-        body, count = taken
+        view, count = taken
+        body = bytes(view)
         assert count == len(spans)
         groups = len({s["proc"] for s in spans})
         assert size - 256 * (groups + 1) <= len(body) <= size
