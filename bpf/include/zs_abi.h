@@ -39,6 +39,7 @@ enum zs_kind {
 	ZS_PROGRESS = 4, /* struct zs_progress: how far a run has come, from the periodic sweep */
 	ZS_CLOSE = 5, /* struct zs_close: the connection is gone */
 	ZS_DGRAM = 6, /* struct zs_dgram: one UDP datagram */
+	ZS_NIC = 7, /* struct zs_nic: a run of a TCP connection begins or ends at a network interface */
 };
 
 enum zs_dir { ZS_SEND = 0, ZS_RECV = 1 };
@@ -152,6 +153,54 @@ struct zs_dgram {
 	char comm[ZS_COMM_LEN];
 };
 
+/* What a packet was wrapped in where it was seen. */
+enum zs_tunnel {
+	ZS_TUNNEL_NONE = 0,
+	ZS_TUNNEL_VXLAN = 1,
+	ZS_TUNNEL_GENEVE = 2,
+	ZS_TUNNEL_GRE = 3,
+	ZS_TUNNEL_IPIP = 4, /* IPv4 or IPv6 in either */
+};
+
+enum zs_nic_flags {
+	ZS_NIC_EGRESS = 1 << 0, /* the packet leaves by the interface */
+	ZS_NIC_END = 1 << 1, /* no run begins: FIN, RST or a long silence; only prev_ counts */
+	ZS_NIC_RESET = 1 << 2, /* the end was an RST */
+	ZS_NIC_SOCKET = 1 << 3, /* the initial sequence numbers come from a socket, not from a SYN pair */
+};
+
+/*
+ * One point of the way of a TCP connection: an interface of a network namespace, inside or outside a tunnel. A record says
+ * that the other side begins to speak, and what its run before that was; hdr.dir is not used.
+ */
+struct zs_nic {
+	struct zs_hdr hdr; /* flags: enum zs_nic_flags */
+	zs_u64 time_ns; /* of the first packet of the run */
+	zs_u64 netns_cookie;
+	zs_u64 prev_bytes; /* payload of the run before, retransmitted bytes left out */
+	zs_u64 prev_end_ns; /* when its last new byte passed; 0 if there is none */
+	zs_u32 ifindex;
+	zs_u32 isn_connecting; /* 0,0: not known */
+	zs_u32 isn_accepting;
+	zs_u32 seq; /* TCP sequence number of the run's first byte */
+	zs_u32 prev_seq; /* of the run before */
+	zs_u32 prev_packets; /* segments, as gso_segs counts them */
+	zs_u32 prev_retransmits; /* packets of the run before that brought nothing new */
+	zs_u32 tunnel_id; /* VNI, GRE key */
+	zs_u16 src_port; /* of the run that begins: the inner packet's */
+	zs_u16 dst_port;
+	zs_u16 vlan; /* 0: none */
+	zs_u8 family; /* of the inner addresses */
+	zs_u8 outer_family; /* 0 without a tunnel */
+	zs_u8 role; /* enum zs_role of the run's sender */
+	zs_u8 tunnel; /* enum zs_tunnel */
+	zs_u8 pad[6];
+	zs_u8 src_addr[16];
+	zs_u8 dst_addr[16];
+	zs_u8 outer_src_addr[16];
+	zs_u8 outer_dst_addr[16];
+};
+
 /*
  * Counters of the kernel programs, one per-CPU array. X(id, reason, help)
  * emitted + lost is what the programs wanted to say; the agent compares emitted with what it drained.
@@ -209,6 +258,7 @@ union zs_record {
 	struct zs_progress progress;
 	struct zs_close close;
 	struct zs_dgram dgram;
+	struct zs_nic nic;
 };
 
 _Static_assert(sizeof(struct zs_hdr) == 8, "zs_hdr");
@@ -219,5 +269,6 @@ _Static_assert(sizeof(struct zs_progress) == 48, "zs_progress");
 _Static_assert(sizeof(struct zs_close) == 72, "zs_close");
 _Static_assert(sizeof(struct zs_dgram) == 104, "zs_dgram");
 _Static_assert(sizeof(struct zs_exe) == 16, "zs_exe");
+_Static_assert(sizeof(struct zs_nic) == 152, "zs_nic");
 
 #endif

@@ -19,6 +19,16 @@ cdef extern from "zs_abi.h" nogil:
         ZS_PROGRESS
         ZS_CLOSE
         ZS_DGRAM
+        ZS_NIC
+        ZS_NIC_EGRESS
+        ZS_NIC_END
+        ZS_NIC_RESET
+        ZS_NIC_SOCKET
+        ZS_TUNNEL_NONE
+        ZS_TUNNEL_VXLAN
+        ZS_TUNNEL_GENEVE
+        ZS_TUNNEL_GRE
+        ZS_TUNNEL_IPIP
         ZS_SEND
         ZS_RECV
         ZS_ROLE_UNKNOWN
@@ -116,6 +126,32 @@ cdef extern from "zs_abi.h" nogil:
         zs_u8 *local_addr
         zs_u8 *remote_addr
         char *comm
+
+    struct zs_nic:
+        zs_hdr hdr
+        zs_u64 time_ns
+        zs_u64 netns_cookie
+        zs_u64 prev_bytes
+        zs_u64 prev_end_ns
+        zs_u32 ifindex
+        zs_u32 isn_connecting
+        zs_u32 isn_accepting
+        zs_u32 seq
+        zs_u32 prev_seq
+        zs_u32 prev_packets
+        zs_u32 prev_retransmits
+        zs_u32 tunnel_id
+        zs_u16 src_port
+        zs_u16 dst_port
+        zs_u16 vlan
+        zs_u8 family
+        zs_u8 outer_family
+        zs_u8 role
+        zs_u8 tunnel
+        zs_u8 *src_addr
+        zs_u8 *dst_addr
+        zs_u8 *outer_src_addr
+        zs_u8 *outer_dst_addr
 
     struct zs_exe:
         zs_u64 ino

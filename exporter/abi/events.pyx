@@ -34,6 +34,14 @@ cdef extern from * nogil:
         ZS_FIELD(zs_dgram, tgid) ZS_FIELD(zs_dgram, tid) ZS_FIELD(zs_dgram, netns) ZS_FIELD(zs_dgram, len)
         ZS_FIELD(zs_dgram, local_port) ZS_FIELD(zs_dgram, remote_port) ZS_FIELD(zs_dgram, family)
         ZS_FIELD(zs_dgram, pad) ZS_FIELD(zs_dgram, local_addr) ZS_FIELD(zs_dgram, remote_addr) ZS_FIELD(zs_dgram, comm)
+        ZS_FIELD(zs_nic, hdr) ZS_FIELD(zs_nic, time_ns) ZS_FIELD(zs_nic, netns_cookie) ZS_FIELD(zs_nic, prev_bytes)
+        ZS_FIELD(zs_nic, prev_end_ns) ZS_FIELD(zs_nic, ifindex) ZS_FIELD(zs_nic, isn_connecting)
+        ZS_FIELD(zs_nic, isn_accepting) ZS_FIELD(zs_nic, seq) ZS_FIELD(zs_nic, prev_seq)
+        ZS_FIELD(zs_nic, prev_packets) ZS_FIELD(zs_nic, prev_retransmits) ZS_FIELD(zs_nic, tunnel_id)
+        ZS_FIELD(zs_nic, src_port) ZS_FIELD(zs_nic, dst_port) ZS_FIELD(zs_nic, vlan) ZS_FIELD(zs_nic, family)
+        ZS_FIELD(zs_nic, outer_family) ZS_FIELD(zs_nic, role) ZS_FIELD(zs_nic, tunnel) ZS_FIELD(zs_nic, pad)
+        ZS_FIELD(zs_nic, src_addr) ZS_FIELD(zs_nic, dst_addr) ZS_FIELD(zs_nic, outer_src_addr)
+        ZS_FIELD(zs_nic, outer_dst_addr)
         ZS_FIELD(zs_exe, ino) ZS_FIELD(zs_exe, dev) ZS_FIELD(zs_exe, pad)
         {0, 0, 0, 0}
     };
@@ -51,11 +59,11 @@ ABI_VERSION = abi.ZS_ABI_VERSION
 SIZES = {
     "zs_hdr": sizeof(abi.zs_hdr), "zs_conn": sizeof(abi.zs_conn), "zs_connect": sizeof(abi.zs_connect),
     "zs_msg": sizeof(abi.zs_msg), "zs_progress": sizeof(abi.zs_progress), "zs_close": sizeof(abi.zs_close),
-    "zs_dgram": sizeof(abi.zs_dgram), "zs_exe": sizeof(abi.zs_exe),
+    "zs_dgram": sizeof(abi.zs_dgram), "zs_exe": sizeof(abi.zs_exe), "zs_nic": sizeof(abi.zs_nic),
 }
 
 KINDS = {"zs_conn": abi.ZS_CONN, "zs_connect": abi.ZS_CONNECT, "zs_msg": abi.ZS_MSG,
-         "zs_progress": abi.ZS_PROGRESS, "zs_close": abi.ZS_CLOSE, "zs_dgram": abi.ZS_DGRAM}
+         "zs_progress": abi.ZS_PROGRESS, "zs_close": abi.ZS_CLOSE, "zs_dgram": abi.ZS_DGRAM, "zs_nic": abi.ZS_NIC}
 
 SEND = abi.ZS_SEND
 RECV = abi.ZS_RECV

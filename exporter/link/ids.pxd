@@ -11,8 +11,14 @@ The mixer is the finalizer of MurmurHash3 (a bijection of 64 bits) over a runnin
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef enum Point:
+    # in the order of the way; zerospan.point is "client.process", "client.pod" and so on
     POINT_CLIENT_PROCESS = 1
-    POINT_SERVER_PROCESS = 6   # 2..5: pods' and nodes' interfaces, in the order of the way
+    POINT_CLIENT_POD = 2
+    POINT_CLIENT_NODE = 3
+    POINT_SERVER_NODE = 4
+    POINT_SERVER_POD = 5
+    POINT_SERVER_PROCESS = 6
+    POINT_GATEWAY_NODE = 7       # on the way between the nodes of both ends
 
 cdef inline uint64_t mix64(uint64_t x) noexcept nogil:
     x ^= x >> 33
