@@ -37,9 +37,10 @@ class Capture(Section, frozen=True):
         Meta(
             ge=1,
             le=1 << 30,
-            description="Size of the ring buffer; rounded up to a power of two of pages, at least 64 KiB.",
+            description="Size of the ring buffer that all CPUs share; rounded up to a power of two of pages, at least 64 KiB. "
+            "From 1 MiB on, each CPU has 256 KiB of its own before it.",
         ),
-    ] = 8 * MIB
+    ] = 4 * MIB
     payload_bytes: Annotated[int, Meta(ge=64, le=16384, description="Bytes copied of the head of each message.")] = 512
     large_ports: Annotated[
         tuple[Port, ...],
