@@ -36,7 +36,7 @@ cdef class Engine:
 
     def __init__(self, Source source, describe, *, signals=("traces",), self_tgid=0, mask=True, timeout_s=60.0,
                  max_connections=131072, max_open_bytes=32 << 20, route_limit=200, hold_s=2.0, max_hold_s=30.0,
-                 hold_bytes=48 << 20, registry_bytes=48 << 20, red=None, batch_bytes=1 << 20, flush_s=1.0):
+                 hold_bytes=32 << 20, registry_bytes=48 << 20, red=None, batch_bytes=1 << 20, flush_s=1.0):
         self.source = source
         self.requests = Requests(registry_bytes)
         self.causes = Causes(self.requests)

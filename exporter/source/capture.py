@@ -105,7 +105,7 @@ class Capture:
     ) -> None:
         filters = filters or Filters()
         self.choice = Choice("")
-        self.cpu_rings: list[int] = []  # fds, open as long as the rings are ours: what they hold is counted as our memory
+        self.cpu_rings: list[int] = []  # fds; open, so that their memory is seen to be ours
         self.ring_bytes = ring_size(ring_bytes, mmap.PAGESIZE)
         for layout in LAYOUTS if hooks == "auto" else (hooks,):
             why = missing(layout)
