@@ -78,10 +78,7 @@ cdef class Exchanges(FlowTable):
             else:
                 known.server_proc = self.now.proc
             if m.wire != WIRE_NONE:
-                known.wire = m.wire
-                known.trace_flags = m.trace_flags
-                memcpy(known.trace_id, m.trace_id, 16)
-                known.wire_parent = get_be64(m.parent_id)
+                self.requests.set_trace(known, m.wire, m.trace_id, get_be64(m.parent_id), m.trace_flags)
         p = self.profile(self.now.proc)
         if m.wire != WIRE_NONE:
             by_wire = hash64(hash_bytes(m.trace_id, 16, self.now.tgid), hash_bytes(m.parent_id, 8, 0))
