@@ -1,0 +1,150 @@
+"""`make demo-bookinfo`: Istio's Bookinfo on two nodes under the agent; one curl, one trace; then a load, judged.
+
+Starts two nodes joined by VXLAN with six pods (namespaces of this machine), the agent, then sends one request by curl and prints
+its trace as a tree with hop times and counts of its spans; then sends a load and judges every trace against the table of
+expected.py. Exit code 0: all requests were answered, curl's trace and at least 99.9 % of the load's are whole, none holds
+what is another's. 1: not so, or something could not start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from demo.bookinfo import judge
+from demo.bookinfo.agents import Agent
+from demo.bookinfo.client import Request
+from demo.bookinfo.cluster import Bookinfo
+from demo.bookinfo.expected import HOPS, INTERNAL, NICS, PROCESSES
+from demo.hosts import HostsError
+from zerospan.exporter.tree import Span, render_trace
+
+WHOLE = 0.999  # share of the load's requests that must be one whole trace
+WIDTH = 132
+EXAMPLES = """examples:
+  python -m demo.bookinfo                          one trace, then 30 requests/s for 5 s
+  python -m demo.bookinfo --rate 100 --seconds 60  the load of the acceptance
+  python -m demo.bookinfo --seconds 0              the one trace alone
+  python -m demo.bookinfo --tag                    look-ups are judged by the request's id, too
+  python -m demo.bookinfo --otlp http://127.0.0.1:4318   show it in your Tempo, too
+"""
+
+
+def say(text: str) -> None:
+    print(f"bookinfo: {text}", file=sys.stderr, flush=True)
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m demo.bookinfo",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--rate", type=float, default=30.0, help="requests a second of the load (default 30)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long (default 5; 0: no load)")
+    parser.add_argument("--connections", type=int, default=32, help="of the client, at most (default 32)")
+    parser.add_argument("--tag", action="store_true", help="names looked up carry the request's id, so that it can judge them")
+    parser.add_argument("--forward", action="store_true", help="programs hand X-Request-ID on, as Istio's own sample does")
+    parser.add_argument("--no-answer-id", action="store_true", help="the Envoys do not show X-Request-ID in their answers")
+    parser.add_argument("--otlp", metavar="URL", help="send the spans there, too (OTLP/HTTP)")
+    parser.add_argument("--keep", metavar="DIR", help="keep the spans and the agent's log there")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = arguments()
+    args = parser.parse_args(argv)
+    if args.rate <= 0 or args.seconds < 0 or args.connections < 1:
+        parser.error("--rate and --connections must be above 0, --seconds not below")
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGHUP, _leave)
+    with contextlib.ExitStack() as stack:
+        folder = Path(args.keep or stack.enter_context(tempfile.TemporaryDirectory(prefix="zerospan-bookinfo-")))
+        try:
+            return run(args, folder)
+        except HostsError as error:
+            say(str(error))
+            return 1
+        except KeyboardInterrupt:
+            return 130
+
+
+def run(args: argparse.Namespace, folder: Path) -> int:
+    say("starting two nodes, six pods, five Envoys: curl -> ingress -> productpage -> details, reviews -> ratings; dnsmasq")
+    with Bookinfo(forward=args.forward, answer_id=not args.no_answer_id, tag=args.tag) as bookinfo:
+        say(f"all answer after {bookinfo.start_s:.1f} s; starting the agent")
+        settings = bookinfo.settings()
+        if args.otlp:
+            settings["otlp"] = {"traces": {"endpoint": args.otlp}}
+        with Agent(folder, bookinfo.namespaces, settings) as agent:
+            one = bookinfo.curl()
+            many: list[Request] = []
+            if args.seconds:
+                say(f"sending {args.rate:g} requests/s for {args.seconds:g} s")
+                many = bookinfo.load(args.rate, args.seconds, args.connections)
+            agent.settle()
+        memory = bookinfo.rss_mib()
+        if dead := bookinfo.dead():
+            say(f"ended by themselves: {', '.join(dead)}\n{bookinfo.tails()}")
+    traces = judge.by_request(judge.read([agent.traces]))
+    first = judge.judge(traces, [one.rid])
+    title("One request, one trace")
+    for trace in traces.get(one.rid, []):
+        print(render_trace(trace, width=WIDTH, color=sys.stdout.isatty()), end="")
+    title("Its spans")
+    print(counted([span for trace in traces.get(one.rid, []) for span in trace]))
+    print(first.text())
+    good = one.status == 200 and first.whole == 1.0 and not dead
+    if many:
+        load = judge.judge(traces, [request.rid for request in many], visitor="client")
+        title(f"The load: {args.rate:g} requests/s for {args.seconds:g} s")
+        print(latencies(many))
+        print(load.text())
+        good = good and load.whole >= WHOLE and load.wrong == 0 and all(r.status == 200 for r in many)
+    title("The agent's ledger, the programs' memory")
+    print(agent.ledger)
+    print("RSS, MiB (shared pages in each): " + ", ".join(f"{name} {mib:.0f}" for name, mib in memory.items()))
+    if args.keep:
+        print(f"spans: {agent.traces}")
+    return 0 if good else 1
+
+
+def counted(spans: Sequence[Span]) -> str:
+    """Spans by what saw them, with the table's numbers."""
+    points = [span for span in spans if span.kind == INTERNAL]
+    ends = Counter("look-ups" if span.name.startswith("DNS") else "Envoys" if span.service.endswith("-envoy") else "programs"
+                   for span in spans if span.kind != INTERNAL)  # fmt: skip
+    seen = ", ".join(f"{count} of {what}" for what, count in sorted(ends.items()))
+    return (f"{len(spans) - len(points)} process spans ({seen}), {len(points)} of network interfaces;"
+            f" the table has {len(PROCESSES)} ({len(HOPS)} hops, both ends) and {len(NICS)}")  # fmt: skip
+
+
+def latencies(requests: Sequence[Request]) -> str:
+    """What the client saw."""
+    times = sorted(1000 * request.latency_s for request in requests)
+    late = max(request.late_s for request in requests)
+    statuses = ", ".join(f"{count} x {status}" for status, count in Counter(r.status for r in requests).items())
+    return (f"{statuses}; p50 {times[len(times) // 2]:.1f} ms, p99 {times[len(times) * 99 // 100]:.1f} ms,"
+            f" sent at most {1000 * late:.0f} ms late")  # fmt: skip
+
+
+def title(text: str) -> None:
+    print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n== {text}")
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
