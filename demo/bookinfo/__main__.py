@@ -1,9 +1,9 @@
 """`make demo-bookinfo`: Istio's Bookinfo on two nodes under the agent; one curl, one trace; then a load, judged.
 
-Starts two nodes joined by VXLAN with six pods (namespaces of this machine), the agent, then sends one request by curl and prints
-its trace as a tree with hop times and counts of its spans; then sends a load and judges every trace against the table of
-expected.py. Exit code 0: all requests were answered, curl's trace and at least 99.9 % of the load's are whole, none holds
-what is another's. 1: not so, or something could not start.
+Starts two nodes joined by VXLAN with six pods (namespaces of this machine), the agent, then sends one request by curl
+and prints its trace as a tree with hop times and counts of its spans; then sends a load and judges every trace
+against the table of expected.py. Exit code 0: all requests were answered, curl's trace and at least 99.9 % of the
+load's are whole, none holds what is another's. 1: not so, or something could not start.
 """
 
 from __future__ import annotations
@@ -49,14 +49,15 @@ def arguments() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--rate", type=float, default=30.0, help="requests a second of the load (default 30)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="how long (default 5; 0: no load)")
-    parser.add_argument("--connections", type=int, default=32, help="of the client, at most (default 32)")
-    parser.add_argument("--tag", action="store_true", help="names looked up carry the request's id, so that it can judge them")
-    parser.add_argument("--forward", action="store_true", help="programs hand X-Request-ID on, as Istio's own sample does")
-    parser.add_argument("--no-answer-id", action="store_true", help="the Envoys do not show X-Request-ID in their answers")
-    parser.add_argument("--otlp", metavar="URL", help="send the spans there, too (OTLP/HTTP)")
-    parser.add_argument("--keep", metavar="DIR", help="keep the spans and the agent's log there")
+    add = parser.add_argument
+    add("--rate", type=float, default=30.0, help="requests a second of the load (default 30)")
+    add("--seconds", type=float, default=5.0, help="how long (default 5; 0: no load)")
+    add("--connections", type=int, default=32, help="of the client, at most (default 32)")
+    add("--tag", action="store_true", help="names looked up carry the request's id, so that it can judge them")
+    add("--forward", action="store_true", help="programs hand X-Request-ID on, as Istio's own sample does")
+    add("--no-answer-id", action="store_true", help="the Envoys do not show X-Request-ID in their answers")
+    add("--otlp", metavar="URL", help="send the spans there, too (OTLP/HTTP)")
+    add("--keep", metavar="DIR", help="keep the spans and the agent's log there")
     return parser
 
 
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace, folder: Path) -> int:
-    say("starting two nodes, six pods, five Envoys: curl -> ingress -> productpage -> details, reviews -> ratings; dnsmasq")
+    say("starting two nodes: curl -> ingress -> productpage -> details, reviews -> ratings; five Envoys, dnsmasq")
     with Bookinfo(forward=args.forward, answer_id=not args.no_answer_id, tag=args.tag) as bookinfo:
         say(f"all answer after {bookinfo.start_s:.1f} s; starting the agent")
         settings = bookinfo.settings()
@@ -119,11 +120,16 @@ def run(args: argparse.Namespace, folder: Path) -> int:
     return 0 if good else 1
 
 
+def seen_by(span: Span) -> str:
+    if span.name.startswith("DNS"):
+        return "look-ups"
+    return "Envoys" if span.service.endswith("-envoy") else "programs"
+
+
 def counted(spans: Sequence[Span]) -> str:
     """Spans by what saw them, with the table's numbers."""
     points = [span for span in spans if span.kind == INTERNAL]
-    ends = Counter("look-ups" if span.name.startswith("DNS") else "Envoys" if span.service.endswith("-envoy") else "programs"
-                   for span in spans if span.kind != INTERNAL)  # fmt: skip
+    ends = Counter(seen_by(span) for span in spans if span.kind != INTERNAL)
     seen = ", ".join(f"{count} of {what}" for what, count in sorted(ends.items()))
     return (f"{len(spans) - len(points)} process spans ({seen}), {len(points)} of network interfaces;"
             f" the table has {len(PROCESSES)} ({len(HOPS)} hops, both ends) and {len(NICS)}")  # fmt: skip

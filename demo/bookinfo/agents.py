@@ -25,7 +25,8 @@ STOP_S = 60.0
 
 
 class Agent:
-    """`with Agent(folder, namespaces, settings) as agent:`; `.traces` is the file of its spans, `.ledger` its last word."""
+    """`with Agent(folder, namespaces, settings) as agent:`; `.traces` is the file of its spans, `.ledger` its last
+    word."""
 
     def __init__(self, folder: Path, namespaces: Sequence[str], settings: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -87,6 +88,7 @@ class Agent:
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of OTEL_* or ZEROSPAN_* of the caller; this repository's code first, where the environment is another's."""
+    """Nothing of OTEL_* or ZEROSPAN_* of the caller; this repository's code first, where the environment is
+    another's."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "ZEROSPAN_"))}
     return {**kept, "PYTHONPATH": str(ROOT / "src")}

@@ -1,8 +1,8 @@
 """Bookinfo's visitors: one real `curl`, or so many requests a second over kept connections.
 
-Each request has an id of its own in its path. The rate is an open loop: request n is due at n / rate, whatever became of the
-others; what finds no free connection waits and is sent late (told as `late_s`). Runs in the client's namespace, as
-`python3 client.py`; writes one JSON line a request. Standard library only. Called by cluster.py.
+Each request has an id of its own in its path. The rate is an open loop: request n is due at n / rate, whatever became
+of the others; what finds no free connection waits and is sent late (told as `late_s`). Runs in the client's
+namespace, as `python3 client.py`; writes one JSON line a request. Standard library only. Called by cluster.py.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Bookinfo, started and stopped: two nodes joined by VXLAN, a pod for each service, its Envoy and program in it, a client outside.
+"""Bookinfo, started and stopped: two nodes joined by VXLAN, a pod for each service with its Envoy, a client outside.
 
     node one: ingress, productpage, ratings     node two: details, reviews, dns     client: no node, only the underlay
 
-The client reaches the ingress by a NodePort (DNAT and SNAT in node one). Programs look names up at dnsmasq in the pod `dns` and
-get ClusterIPs. Assumes root and that `setup.sh` has run. Called by `__main__.py` and tests/e2e/test_bookinfo.py.
+The client reaches the ingress by a NodePort (DNAT and SNAT in node one). Programs look names up at dnsmasq in the pod
+`dns` and get ClusterIPs. Assumes root and that `setup.sh` has run. Called by `__main__.py` and
+tests/e2e/test_bookinfo.py.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ CURL = ("/usr/bin/curl", "--silent", "--show-error", "--noproxy", "*", "--max-ti
 
 class Bookinfo:
     """`with Bookinfo() as bookinfo: bookinfo.curl(rid)`. `prefix`: of the namespaces' names. `forward`: programs hand
-    X-Request-ID on. `answer_id`: the Envoys show X-Request-ID in answers. `tag`: programs put the request's id before the names
-    that they look up, so that look-ups can be judged by it."""
+    X-Request-ID on. `answer_id`: the Envoys show X-Request-ID in answers. `tag`: programs put the request's id before
+    the names that they look up, so that look-ups can be judged by it."""
 
     def __init__(
         self, prefix: str = "bookinfo", *, forward: bool = False, answer_id: bool = True, tag: bool = False
@@ -84,7 +85,8 @@ class Bookinfo:
         return [name for host in self._cluster.hosts for name in host.namespaces]
 
     def namespaces_of(self, host: str) -> list[str]:
-        """Those of one node and its pods ("one", "two"), or of the client ("client"): what an agent of that host watches."""
+        """Those of one node and its pods ("one", "two"), or of the client ("client"): what an agent of that host
+        watches."""
         return next(one.namespaces for one in self._cluster.hosts if one.name == host)
 
     def curl(self, rid: str = "") -> Request:
@@ -130,7 +132,7 @@ class Bookinfo:
 
     def dead(self) -> list[str]:
         """Programs that ended by themselves."""
-        return [f"{name}: {process.args}" for name, pod in self.pods.items() for process in pod.processes
+        return [f"{name}: {process.args!r}" for name, pod in self.pods.items() for process in pod.processes
                 if process.poll() is not None]  # fmt: skip
 
     def tails(self, *names: str, lines: int = 15) -> str:
@@ -171,19 +173,18 @@ class Bookinfo:
     def _envoy(self, name: str, config: dict[str, Any]) -> None:
         path = self._cluster.folder / f"envoy-{name}.json"
         path.write_text(json.dumps(config, indent=1))
-        argv = ["/usr/bin/setpriv", f"--regid={mesh.ENVOY_GROUP}", "--clear-groups", "--", str(envoy()), "--service-cluster",
-                name, "--service-node", name, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning",
-                "--config-path", str(path)]  # fmt: skip
-        self.pods[name].run(self._bare(argv))
+        options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning", "--config-path", str(path)]
+        group = ["/usr/bin/setpriv", f"--regid={mesh.ENVOY_GROUP}", "--clear-groups", "--"]
+        self.pods[name].run(self._bare([*group, str(envoy()), "--service-cluster", name, *options]))
 
     def _programs(self) -> dict[str, list[str]]:
         java = ["/usr/bin/java", "-Xmx64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
                 # The JDK's server writes head and body apart; with Nagle that costs 40 ms on a kept connection.
                 "-Dsun.net.httpserver.nodelay=true", "-Dsun.net.httpserver.idleInterval=600",
                 "-Dhttp.keepAlive=false", "-Dsun.net.inetaddr.ttl=0", "-jar", str(JAR)]  # fmt: skip
-        gunicorn = ["/usr/bin/gunicorn", "--bind", f"127.0.0.1:{mesh.APP_PORT}", "--worker-class", "gthread", "--workers", "1",
-                    "--threads", "16", "--keep-alive", "600", "--worker-tmp-dir", str(self._cluster.folder),
-                    "productpage:app"]  # fmt: skip
+        gunicorn = ["/usr/bin/gunicorn", "--bind", f"127.0.0.1:{mesh.APP_PORT}", "--worker-class", "gthread",
+                    "--workers", "1", "--threads", "16", "--keep-alive", "600", "--worker-tmp-dir",
+                    str(self._cluster.folder), "productpage:app"]  # fmt: skip
         return {
             "productpage": gunicorn,
             "details": ["/usr/bin/puma", "-C", "puma.rb"],
@@ -194,9 +195,12 @@ class Bookinfo:
     def _dnsmasq(self) -> list[str]:
         addresses = {f"{name}.{mesh.DOMAIN}": self._cluster.services[name].address for name in NAMES}
         # --address answers for all names below it, too; but says of AAAA that there is no such name
-        known = [f"--address=/{name}/{at}" if self.tag else f"--host-record={name},{at}" for name, at in addresses.items()]
-        return ["/usr/sbin/dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--log-facility=-", "--pid-file=",
-                "--no-resolv", "--no-hosts", "--no-poll", "--user=root", f"--local=/{mesh.DOMAIN}/", *known]  # fmt: skip
+        known = [
+            f"--address=/{name}/{at}" if self.tag else f"--host-record={name},{at}" for name, at in addresses.items()
+        ]
+        return ["/usr/sbin/dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--log-facility=-",
+                "--pid-file=", "--no-resolv", "--no-hosts", "--no-poll", "--user=root", f"--local=/{mesh.DOMAIN}/",
+                *known]  # fmt: skip
 
     def _bare(self, argv: Sequence[str]) -> list[str]:
         """Nothing of the caller's environment reaches the programs."""

@@ -1,8 +1,9 @@
 """The table of the spans that one request to Bookinfo makes: name, service, kind, parent. Data only; read by judge.py.
 
-Whoever changes a call in `services/` or a hop in cluster.py changes it here. One `Hop` is one request on the wire, with the
-CLIENT span of who sent it and, below that, the SERVER span of who read it; `cause` is the hop that the sender was serving.
-Points of the network go below the CLIENT span of their hop: rows of kind INTERNAL with the attributes that tell them apart.
+Whoever changes a call in `services/` or a hop in cluster.py changes it here. One `Hop` is one request on the wire,
+with the CLIENT span of who sent it and, below that, the SERVER span of who read it; `cause` is the hop that the
+sender was serving. Points of the network go below the CLIENT span of their hop: rows of kind INTERNAL with the
+attributes that tell them apart.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Row(NamedTuple):
-    """One span. `id` and `parent` are names within this table ("" for the root); `attributes`: values that it must have."""
+    """One span. `id` and `parent` are names within this table ("" for the root); `attributes`: values that it must
+    have."""
 
     id: str
     parent: str

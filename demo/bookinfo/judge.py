@@ -1,8 +1,8 @@
-"""Judges traces against the table of expected.py: is each request one whole trace, and is nothing in it that is not its own?
+"""Judges traces against the table of expected.py: is each request one whole trace, with nothing of another's?
 
-Assumes spans as this agent exports them (zerospan.exporter.tree), and that HTTP spans have the request's id in url.path. Look-ups
-have it in the name asked for where Bookinfo runs with `tag`, and are else told by their parents. Called by `__main__.py` and
-tests/e2e/test_bookinfo.py.
+Assumes spans as this agent exports them (zerospan.exporter.tree), and that HTTP spans have the request's id in
+url.path. Look-ups have it in the name asked for where Bookinfo runs with `tag`, and are else told by their parents.
+Called by `__main__.py` and tests/e2e/test_bookinfo.py.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ class Verdicts:
         lines = [f"{len(self.findings)} requests: {counted} ({100 * self.whole:.2f} % whole, {self.spans} spans)"]
         bad = [finding for finding in self.findings if finding.verdict != "whole"]
         for finding in bad[:examples]:
-            lines.append(f"  {finding.verdict}: {finding.rid}: {finding.reason} (trace {', '.join(finding.traces) or '-'})")
+            lines.append(
+                f"  {finding.verdict}: {finding.rid}: {finding.reason} (trace {', '.join(finding.traces) or '-'})"
+            )
         if len(bad) > examples:
             lines.append(f"  and {len(bad) - examples} more")
         for row, count in self.lacking.most_common(examples):
@@ -106,8 +108,9 @@ def judge(
 ) -> Verdicts:
     """A verdict for each request id. `holders`: what by_request() gave. `visitor`: service.name of the client.
 
-    whole: one trace, its spans are the table's, each below the one that it belongs below. broken: one is lacking, or hangs
-    elsewhere. mixed: another request's id is in the trace. surplus: spans that the table does not have. missing: no span has it.
+    whole: one trace, its spans are the table's, each below the one that it belongs below. broken: one is lacking, or
+    hangs elsewhere. mixed: another request's id is in the trace. surplus: spans that the table does not have.
+    missing: no span has it.
     """
     verdicts = Verdicts()
     for rid in requests:
@@ -124,7 +127,10 @@ def judge(
         elif len(traces) > 1:
             found = "broken", f"in {len(traces)} traces; below other parents or lacking: {_some(lacking)}"
         elif lacking:
-            found = "broken", f"lacking: {_some(lacking)}" + (f"; not in the table: {_some(surplus)}" if surplus else "")
+            found = (
+                "broken",
+                f"lacking: {_some(lacking)}" + (f"; not in the table: {_some(surplus)}" if surplus else ""),
+            )
         elif surplus:
             found = "surplus", f"not in the table: {_some(surplus)}"
         else:
@@ -136,7 +142,8 @@ def judge(
 def compare(
     spans: Sequence[Span], table: Sequence[Row] = SPANS, *, visitor: str = VISITOR
 ) -> tuple[dict[str, Span], list[Row], list[str]]:
-    """Row id -> span, for spans that are what and where the table says; rows that are lacking; spans that are too many."""
+    """Row id -> span, for spans that are what and where the table says; rows that are lacking; spans that are too
+    many."""
     below: dict[str, list[Span]] = defaultdict(list)
     for span in spans:
         below[span.parent_id].append(span)

@@ -1,9 +1,10 @@
 """The mesh: one Envoy configuration for each pod, and the rules that lead a pod's traffic through its Envoy.
 
-As Istio does it: a side-car has an inbound listener (15006) for what comes to the program's port and an outbound one (15001) for
-what the program sends to any service; nftables redirects both, and what Envoy itself sends is known by its group. The program
-knows nothing of it: it looks a name up, connects to the ClusterIP, and its side-car picks the pod by the Host header. Tracing is
-off; X-Request-ID is what Envoy makes by itself. Pure functions; called by cluster.py.
+As Istio does it: a side-car has an inbound listener (15006) for what comes to the program's port and an outbound one
+(15001) for what the program sends to any service; nftables redirects both, and what Envoy itself sends is known by
+its group. The program knows nothing of it: it looks a name up, connects to the ClusterIP, and its side-car picks the
+pod by the Host header. Tracing is off; X-Request-ID is what Envoy makes by itself. Pure functions; called by
+cluster.py.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ Json = dict[str, Any]
 
 
 def sidecar(name: str, pods: Mapping[str, str], *, answer_id: bool) -> Json:
-    """The side-car of service `name`; `pods`: address of each service's pod. `answer_id`: Envoy shows X-Request-ID in the
-    answers, too."""
+    """The side-car of service `name`; `pods`: address of each service's pod. `answer_id`: Envoy shows X-Request-ID in
+    the answers, too."""
     own = _cluster("app", "127.0.0.1")
     others = {service: _cluster(service, address) for service, address in pods.items()}
     return _bootstrap(
@@ -33,7 +34,10 @@ def sidecar(name: str, pods: Mapping[str, str], *, answer_id: bool) -> Json:
             _listener(
                 "outbound",
                 OUTBOUND,
-                [_host(service, [f"{any_of}{service}.{DOMAIN}:{APP_PORT}" for any_of in ("", "*.")]) for service in others],
+                [
+                    _host(service, [f"{any_of}{service}.{DOMAIN}:{APP_PORT}" for any_of in ("", "*.")])
+                    for service in others
+                ],
                 answer_id=answer_id,
             ),
         ],
@@ -42,7 +46,8 @@ def sidecar(name: str, pods: Mapping[str, str], *, answer_id: bool) -> Json:
 
 
 def ingress(pod: str, *, answer_id: bool) -> Json:
-    """The Envoy at the door: every request goes to productpage's pod. It is the edge, so that it makes a new X-Request-ID."""
+    """The Envoy at the door: every request goes to productpage's pod. It is the edge, so that it makes a new
+    X-Request-ID."""
     listener = _listener("edge", INGRESS_PORT, [_host("productpage", ["*"])], answer_id=answer_id, edge=True)
     return _bootstrap("ingress", [listener], [_cluster("productpage", pod)])
 

@@ -1,7 +1,7 @@
-"""Istio's Bookinfo under one agent (demo/bookinfo): one curl is one trace in a real Tempo; every span by name; then a load.
+"""Istio's Bookinfo (demo/bookinfo) under one agent: one curl is one trace in a real Tempo, span by span; a load.
 
-Two nodes joined by VXLAN, an Envoy with each of four services and one at the door, dnsmasq. The table of what must be there is
-demo/bookinfo/expected.py.
+Two nodes joined by VXLAN, an Envoy with each of four services and one at the door, dnsmasq. The table of what must be
+there is demo/bookinfo/expected.py.
 """
 
 from __future__ import annotations
@@ -84,9 +84,9 @@ def test_tempo_has_them_all_and_no_other(run: Run) -> None:
 
 
 def test_traceql_finds_the_whole_way(run: Run, stack: Stack) -> None:
-    way = ["curl", "ingress-envoy", "productpage-envoy", "productpage", "reviews-envoy", "reviews", "ratings-envoy", "ratings"]
+    way = ["productpage-envoy", "productpage", "reviews-envoy", "reviews", "ratings-envoy", "ratings"]
     first = f'{{ resource.service.name = "ingress-envoy" && kind = server && span.url.path =~ ".*{run.curl.rid}.*" }}'
-    query = " >> ".join([first, *(f'{{ resource.service.name = "{name}" && kind = server }}' for name in way[2:])])
+    query = " >> ".join([first, *(f'{{ resource.service.name = "{name}" && kind = server }}' for name in way)])
     assert [t["traceID"].rjust(32, "0") for t in stack.traceql(query)] == [run.tempo[0].trace_id]
 
 

@@ -1,9 +1,9 @@
 """Bookinfo's page of a product: Flask under gunicorn's threads, asks details and reviews for each request.
 
-A plain blocking program that knows nothing of tracing or of the mesh. Each call is a connection of its own (`requests.get`),
-so each begins with a look-up of the name. The driver's request id travels in the path, as everywhere in this demo.
-With BOOKINFO_FORWARD=1 it hands X-Request-ID on, which Istio asks of programs and Istio's own sample does.
-BOOKINFO_TAG=1: the names looked up carry the request's id.
+A plain blocking program that knows nothing of tracing or of the mesh. Each call is a connection of its own
+(`requests.get`), so each begins with a look-up of the name. The driver's request id travels in the path, as
+everywhere in this demo. With BOOKINFO_FORWARD=1 it hands X-Request-ID on, which Istio asks of programs and Istio's
+own sample does. BOOKINFO_TAG=1: the names looked up carry the request's id.
 """
 
 import os
@@ -35,4 +35,6 @@ def healthz():
 def productpage(rid):
     details, reviews = ask("details", rid), ask("reviews", rid)
     status = 200 if details.ok and reviews.ok else 502
-    return jsonify(details=details.json() if details.ok else None, reviews=reviews.json() if reviews.ok else None), status
+    return jsonify(
+        details=details.json() if details.ok else None, reviews=reviews.json() if reviews.ok else None
+    ), status
