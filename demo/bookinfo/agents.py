@@ -1,6 +1,6 @@
 """`zerospan run` for Bookinfo: an agent that watches some of its namespaces and writes its spans to a file.
 
-Assumes root and the repository's environment. Called by `__main__.py`.
+Assumes root, the repository's environment and that the main thread asks. Called by `__main__.py`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, Self
 from demo.hosts import HostsError
 
 ROOT = Path(__file__).resolve().parents[2]
+DIES = ("/usr/bin/setpriv", "--pdeathsig=TERM", "--")  # with the program that started it
 COMMAND = (sys.executable, "-m", "zerospan.exporter.cli")
 READY_S = 30.0
 STOP_S = 60.0
@@ -36,7 +37,7 @@ class Agent:
         config = folder / "zerospan.yaml"
         config.write_text(json.dumps({**settings, "run_dir": str(self.run_dir)}))  # JSON is YAML
         chosen = [word for name in namespaces for word in ("--netns", name)]
-        self.argv = [*COMMAND, "run", "--config", str(config), "--traces-file", str(self.traces), *chosen]
+        self.argv = [*DIES, *COMMAND, "run", "--config", str(config), "--traces-file", str(self.traces), *chosen]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

@@ -174,7 +174,8 @@ class Bookinfo:
         path = self._cluster.folder / f"envoy-{name}.json"
         path.write_text(json.dumps(config, indent=1))
         options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning", "--config-path", str(path)]
-        group = ["/usr/bin/setpriv", f"--regid={mesh.ENVOY_GROUP}", "--clear-groups", "--"]
+        # a new group clears the signal at the parent's death that demo.hosts has asked for
+        group = ["/usr/bin/setpriv", f"--regid={mesh.ENVOY_GROUP}", "--clear-groups", "--pdeathsig=KILL", "--"]
         self.pods[name].run(self._bare([*group, str(envoy()), "--service-cluster", name, *options]))
 
     def _programs(self) -> dict[str, list[str]]:
@@ -199,7 +200,7 @@ class Bookinfo:
             f"--address=/{name}/{at}" if self.tag else f"--host-record={name},{at}" for name, at in addresses.items()
         ]
         return ["/usr/sbin/dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--log-facility=-",
-                "--pid-file=", "--no-resolv", "--no-hosts", "--no-poll", "--user=root", f"--local=/{mesh.DOMAIN}/",
+                "--pid-file=", "--no-resolv", "--no-hosts", "--no-poll", "--user=root", "--group=root", f"--local=/{mesh.DOMAIN}/",
                 *known]  # fmt: skip
 
     def _bare(self, argv: Sequence[str]) -> list[str]:
