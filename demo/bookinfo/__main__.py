@@ -34,6 +34,8 @@ EXAMPLES = """examples:
   python -m demo.bookinfo --rate 100 --seconds 60  the load of the acceptance
   python -m demo.bookinfo --seconds 0              the one trace alone
   python -m demo.bookinfo --tag                    look-ups are judged by the request's id, too
+  python -m demo.bookinfo --same-path              requests that nothing but evidence tells apart
+  python -m demo.bookinfo --per-host --links redis://127.0.0.1:6379/0    three agents that share their links
   python -m demo.bookinfo --otlp http://127.0.0.1:4318   show it in your Tempo, too
 """
 
@@ -56,6 +58,9 @@ def arguments() -> argparse.ArgumentParser:
     add("--tag", action="store_true", help="names looked up carry the request's id, so that it can judge them")
     add("--forward", action="store_true", help="programs hand X-Request-ID on, as Istio's own sample does")
     add("--no-answer-id", action="store_true", help="the Envoys do not show X-Request-ID in their answers")
+    add("--same-path", action="store_true", help="one path for all requests; their ids travel in User-Agent")
+    add("--per-host", action="store_true", help="an agent for each host: the two nodes and the client's")
+    add("--links", metavar="URL", help="Redis where the agents of --per-host share what links their spans")
     add("--otlp", metavar="URL", help="send the spans there, too (OTLP/HTTP)")
     add("--keep", metavar="DIR", help="keep the spans and the agent's log there")
     return parser
@@ -67,6 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.rate <= 0 or args.seconds < 0 or args.connections < 1:
         parser.error("--rate and --connections must be above 0, --seconds not below")
+    if args.links and not args.per_host:
+        parser.error("--links is for several agents: give --per-host, too")
+    if args.tag and args.same_path:
+        parser.error("--tag takes the id from the path, which --same-path leaves without one: give one of them")
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGHUP, _leave)
     with contextlib.ExitStack() as stack:
@@ -82,22 +91,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, folder: Path) -> int:
     say("starting two nodes: curl -> ingress -> productpage -> details, reviews -> ratings; five Envoys, dnsmasq")
-    with Bookinfo(forward=args.forward, answer_id=not args.no_answer_id, tag=args.tag) as bookinfo:
+    how = {"forward": args.forward, "answer_id": not args.no_answer_id, "tag": args.tag, "same_path": args.same_path}
+    with Bookinfo(**how) as bookinfo:
         say(f"all answer after {bookinfo.start_s:.1f} s; starting the agent")
         settings = bookinfo.settings()
         if args.otlp:
             settings["otlp"] = {"traces": {"endpoint": args.otlp}}
-        with Agent(folder, bookinfo.namespaces, settings) as agent:
+        if args.links:
+            settings["links"] = args.links
+        hosts = bookinfo.hosts if args.per_host else {"all": bookinfo.namespaces}
+        agents = [Agent(folder / name, namespaces, settings) for name, namespaces in hosts.items()]
+        with contextlib.ExitStack() as running:
+            for agent in agents:
+                running.enter_context(agent)
             one = bookinfo.curl()
             many: list[Request] = []
             if args.seconds:
                 say(f"sending {args.rate:g} requests/s for {args.seconds:g} s")
                 many = bookinfo.load(args.rate, args.seconds, args.connections)
-            agent.settle()
+            for agent in agents:
+                agent.settle()
         memory = bookinfo.rss_mib()
         if dead := bookinfo.dead():
             say(f"ended by themselves: {', '.join(dead)}\n{bookinfo.tails()}")
-    traces = judge.by_request(judge.read([agent.traces]))
+    traces = judge.by_request(judge.read(agent.traces for agent in agents))
     first = judge.judge(traces, [one.rid])
     title("One request, one trace")
     for trace in traces.get(one.rid, []):
@@ -112,11 +129,12 @@ def run(args: argparse.Namespace, folder: Path) -> int:
         print(latencies(many))
         print(load.text())
         good = good and load.whole >= WHOLE and load.wrong == 0 and all(r.status == 200 for r in many)
-    title("The agent's ledger, the programs' memory")
-    print(agent.ledger)
+    title("The agents' ledgers, the programs' memory")
+    for name, agent in zip(hosts, agents, strict=True):
+        print(f"{name}: {agent.ledger}")
     print("RSS, MiB (shared pages in each): " + ", ".join(f"{name} {mib:.0f}" for name, mib in memory.items()))
     if args.keep:
-        print(f"spans: {agent.traces}")
+        print("spans: " + ", ".join(str(agent.traces) for agent in agents))
     return 0 if good else 1
 
 

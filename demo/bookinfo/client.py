@@ -1,8 +1,9 @@
 """Bookinfo's visitors: one real `curl`, or so many requests a second over kept connections.
 
-Each request has an id of its own in its path. The rate is an open loop: request n is due at n / rate, whatever became
-of the others; what finds no free connection waits and is sent late (told as `late_s`). Runs in the client's
-namespace, as `python3 client.py`; writes one JSON line a request. Standard library only. Called by cluster.py.
+Each request has an id of its own in its path, or (`same_path`) in its User-Agent, with one path for all. The rate is
+an open loop: request n is due at n / rate, whatever became of the others; what finds no free connection waits and is
+sent late (told as `late_s`). Runs in the client's namespace, as `python3 client.py`; writes one JSON line a request.
+Standard library only. Called by cluster.py.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ class Request(NamedTuple):
     late_s: float
 
 
-def path_of(rid: str) -> str:
-    return f"/r/{rid}/productpage"
+def request_line(rid: str, same_path: bool) -> tuple[str, str]:
+    """Path and User-Agent of a request."""
+    return f"/r/{0 if same_path else rid}/productpage", f"bookinfo/{rid if same_path else 1}"
 
 
-def send(host: str, port: int, rate: float, count: int, connections: int) -> list[Request]:
+def send(host: str, port: int, rate: float, count: int, connections: int, same_path: bool) -> list[Request]:
     """Sends `count` requests, `rate` a second, over at most `connections` connections at once."""
     run = secrets.token_hex(3)
     numbers = itertools.count()
@@ -47,7 +49,8 @@ def send(host: str, port: int, rate: float, count: int, connections: int) -> lis
             time.sleep(max(0.0, due - time.monotonic()))
             rid, sent, status = f"zs{run}n{number:06d}", time.monotonic(), 0
             try:
-                connection.request("GET", path_of(rid), headers={"User-Agent": "bookinfo-client"})
+                path, agent = request_line(rid, same_path)
+                connection.request("GET", path, headers={"User-Agent": agent})
                 answer = connection.getresponse()
                 answer.read()
                 status = answer.status
@@ -72,8 +75,9 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=100.0, help="requests a second")
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--connections", type=int, default=32)
-    arguments = parser.parse_args()
-    done = send(arguments.host, arguments.port, arguments.rate, arguments.count, arguments.connections)
+    parser.add_argument("--same-path", action="store_true")
+    args = parser.parse_args()
+    done = send(args.host, args.port, args.rate, args.count, args.connections, args.same_path)
     for request in done:
         print(json.dumps(request._asdict()))
     return 0 if all(request.status == 200 for request in done) else 1

@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import secrets
+import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from demo.bookinfo import mesh
-from demo.bookinfo.client import Request, path_of
+from demo.bookinfo.client import Request, request_line
 from demo.hosts import Cluster, HostsError, Pod
 from demo.process import CLEAN_ENV
 
@@ -43,11 +44,19 @@ CURL = ("/usr/bin/curl", "--silent", "--show-error", "--noproxy", "*", "--max-ti
 class Bookinfo:
     """`with Bookinfo() as bookinfo: bookinfo.curl(rid)`. `prefix`: of the namespaces' names. `forward`: programs hand
     X-Request-ID on. `answer_id`: the Envoys show X-Request-ID in answers. `tag`: programs put the request's id before
-    the names that they look up, so that look-ups can be judged by it."""
+    the names that they look up, so that look-ups can be judged by it. `same_path`: all requests have one path, and
+    their ids travel in User-Agent, so that nothing but evidence tells them apart."""
 
     def __init__(
-        self, prefix: str = "bookinfo", *, forward: bool = False, answer_id: bool = True, tag: bool = False
+        self,
+        prefix: str = "bookinfo",
+        *,
+        forward: bool = False,
+        answer_id: bool = True,
+        tag: bool = False,
+        same_path: bool = False,
     ) -> None:
+        self.same_path = same_path
         self.tag = tag
         self.forward = forward
         self.answer_id = answer_id
@@ -80,31 +89,37 @@ class Bookinfo:
         return self._one.address
 
     @property
-    def namespaces(self) -> list[str]:
-        """All network namespaces, for `zerospan run --netns`."""
-        return [name for host in self._cluster.hosts for name in host.namespaces]
+    def hosts(self) -> dict[str, list[str]]:
+        """Network namespaces of each host, for an agent's `--netns`: "one" and "two" with their pods, and "client"."""
+        return {host.name: host.namespaces for host in self._cluster.hosts}
 
-    def namespaces_of(self, host: str) -> list[str]:
-        """Those of one node and its pods ("one", "two"), or of the client ("client"): what an agent of that host
-        watches."""
-        return next(one.namespaces for one in self._cluster.hosts if one.name == host)
+    @property
+    def namespaces(self) -> list[str]:
+        """All of them."""
+        return [name for names in self.hosts.values() for name in names]
 
     def curl(self, rid: str = "") -> Request:
         """One request by a real curl."""
         rid = rid or f"zs{secrets.token_hex(3)}n000000"
         begin = time.monotonic()
-        said = self._client.output(self._bare([*CURL, f"http://{self.address}:{NODE_PORT}{path_of(rid)}"]))
+        path, agent = request_line(rid, self.same_path)
+        url = f"http://{self.address}:{NODE_PORT}{path}"
+        said = self._client.output(self._bare([*CURL, "--user-agent", agent, url]))
         return Request(rid, int(said), time.monotonic() - begin, 0.0)
 
     def load(self, rate: float, seconds: float, connections: int = 32) -> list[Request]:
         """`rate` requests a second for so many seconds, see client.py; all that were sent."""
         count = max(1, round(rate * seconds))
         out = self._cluster.folder / "load.jsonl"
-        argv = [PYTHON, str(ROOT / "demo/bookinfo/client.py"), self.address, str(NODE_PORT), f"--rate={rate}",
-                f"--count={count}", f"--connections={connections}"]  # fmt: skip
+        options = [f"--rate={rate}", f"--count={count}", f"--connections={connections}"]
+        options += ["--same-path"] if self.same_path else []
+        argv = [PYTHON, str(ROOT / "demo/bookinfo/client.py"), self.address, str(NODE_PORT), *options]
         with out.open("wb") as stdout:
             process = self._client.run(self._bare(argv), stdout=stdout)
-            process.wait(seconds + 90)
+            try:
+                process.wait(seconds + 90)
+            except subprocess.TimeoutExpired:
+                raise HostsError(f"the client does not end\n{self.tails()}") from None
         done = [Request(**json.loads(line)) for line in out.read_text().splitlines()]
         if len(done) != count:
             raise HostsError(f"the client sent {len(done)} of {count} requests\n{self.tails('client')}")
@@ -199,9 +214,10 @@ class Bookinfo:
         known = [
             f"--address=/{name}/{at}" if self.tag else f"--host-record={name},{at}" for name, at in addresses.items()
         ]
-        return ["/usr/sbin/dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--log-facility=-",
-                "--pid-file=", "--no-resolv", "--no-hosts", "--no-poll", "--user=root", "--group=root", f"--local=/{mesh.DOMAIN}/",
-                *known]  # fmt: skip
+        alone = ["--conf-file=/dev/null", "--log-facility=-", "--pid-file=", "--no-resolv", "--no-hosts", "--no-poll"]
+        # a change of user or group clears the signal at the parent's death, see _envoy
+        stay = ["--keep-in-foreground", "--user=root", "--group=root"]
+        return ["/usr/sbin/dnsmasq", *stay, *alone, f"--local=/{mesh.DOMAIN}/", *known]
 
     def _bare(self, argv: Sequence[str]) -> list[str]:
         """Nothing of the caller's environment reaches the programs."""

@@ -1,8 +1,8 @@
 """Judges traces against the table of expected.py: is each request one whole trace, with nothing of another's?
 
 Assumes spans as this agent exports them (zerospan.exporter.tree), and that HTTP spans have the request's id in
-url.path. Look-ups have it in the name asked for where Bookinfo runs with `tag`, and are else told by their parents.
-Called by `__main__.py` and tests/e2e/test_bookinfo.py.
+url.path or user_agent.original. Look-ups have it in the name asked for where Bookinfo runs with `tag`, and are else
+told by their parents. Called by `__main__.py` and tests/e2e/test_bookinfo.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from demo.bookinfo.expected import KINDS, SPANS, VISITOR, Row
 from zerospan.exporter.tree import Span, spans_of
 
 RID = re.compile(r"zs[0-9a-f]{6}n[0-9]{6}")
-WITH_RID = ("url.path", "dns.question.name")  # attributes that hold a request's id
+WITH_RID = ("url.path", "dns.question.name", "user_agent.original")  # attributes that hold a request's id
 VERDICTS = ("whole", "broken", "mixed", "surplus", "missing")
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from agent import Agent
@@ -36,13 +36,22 @@ class Run(NamedTuple):
     tempo: list[TempoSpan]  # of curl's request
 
 
+@pytest.fixture(scope="module", autouse=True)
+def installed() -> None:
+    subprocess.run([ROOT / "demo/bookinfo/setup.sh"], check=True)
+
+
+def told(bookinfo: Bookinfo, **more: Any) -> tuple[Any, ...]:
+    """Settings and options of an agent that watches all of it."""
+    options = [word for name in bookinfo.namespaces for word in ("--netns", name)]
+    return {**bookinfo.settings(), **more}, *options
+
+
 @pytest.fixture(scope="module")
 def run(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    subprocess.run([ROOT / "demo/bookinfo/setup.sh"], check=True)
+    otlp = {"traces": {"endpoint": stack.tempo_otlp_http}}
     with Bookinfo("bookinfoe2e", tag=True) as bookinfo:
-        settings = {**bookinfo.settings(), "otlp": {"traces": {"endpoint": stack.tempo_otlp_http}}}
-        options = [word for name in bookinfo.namespaces for word in ("--netns", name)]
-        with Agent(tmp_path_factory.mktemp("bookinfo"), settings, *options) as agent:
+        with Agent(tmp_path_factory.mktemp("bookinfo"), *told(bookinfo, otlp=otlp)) as agent:
             curl = bookinfo.curl()
             load = bookinfo.load(RATE, SECONDS)
             agent.settled(2.5)
@@ -104,5 +113,17 @@ def test_under_load_all_are_whole_and_none_is_mixed(run: Run) -> None:
     assert [r for r in run.load if r.status != 200] == []
     judged = judge.judge(run.traces, [r.rid for r in run.load], visitor="client")
     assert len(judged.findings) == RATE * SECONDS
+    assert judged.wrong == 0, judged.text()
+    assert judged.whole >= 0.999, judged.text()
+
+
+def test_requests_that_nothing_but_evidence_tells_apart(tmp_path: Path) -> None:
+    """One path for all; the ids, which only the judge reads, travel in User-Agent."""
+    with Bookinfo("bookinfoe2e", same_path=True) as bookinfo, Agent(tmp_path, *told(bookinfo)) as agent:
+        load = bookinfo.load(RATE, SECONDS)
+        agent.settled(2.5)
+        agent.stop()
+    assert [r for r in load if r.status != 200] == []
+    judged = judge.judge(judge.by_request(judge.read([agent.traces_file])), [r.rid for r in load], visitor="client")
     assert judged.wrong == 0, judged.text()
     assert judged.whole >= 0.999, judged.text()

@@ -19,7 +19,7 @@ app = Flask("productpage")
 
 
 def ask(service, rid):
-    headers = {}
+    headers = {"User-Agent": request.headers.get("User-Agent", "productpage")}  # as Istio's own sample does
     if FORWARD and "X-Request-ID" in request.headers:
         headers["X-Request-ID"] = request.headers["X-Request-ID"]
     name = f"{rid}.{service}.bookinfo" if TAG else f"{service}.bookinfo"

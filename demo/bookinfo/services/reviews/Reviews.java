@@ -1,3 +1,4 @@
+import com.sun.net.httpserver.Headers;
 import com.sun.net.httpserver.HttpExchange;
 import com.sun.net.httpserver.HttpServer;
 import java.io.IOException;
@@ -36,7 +37,7 @@ public final class Reviews {
             answer(exchange, 200, "{\"ready\":true}");
         } else if (path.length == 5 && path[3].equals("reviews")) {
             try {
-                String ratings = ratings(path[2], path[4], FORWARD ? exchange.getRequestHeaders().getFirst("X-Request-ID") : null);
+                String ratings = ratings(path[2], path[4], exchange.getRequestHeaders());
                 answer(exchange, 200, "{\"reviews\":[\"An extremely entertaining play.\"],\"ratings\":" + ratings + "}");
             } catch (IOException e) {
                 e.printStackTrace();
@@ -47,13 +48,14 @@ public final class Reviews {
         }
     }
 
-    private static String ratings(String rid, String id, String requestId) throws IOException {
+    private static String ratings(String rid, String id, Headers asked) throws IOException {
         URL url = new URL("http://" + (TAG ? rid + "." : "") + "ratings.bookinfo:9080/r/" + rid + "/ratings/" + id);
         HttpURLConnection connection = (HttpURLConnection) url.openConnection();
         connection.setConnectTimeout(TIMEOUT_MS);
         connection.setReadTimeout(TIMEOUT_MS);
-        if (requestId != null) {
-            connection.setRequestProperty("X-Request-ID", requestId);
+        connection.setRequestProperty("User-Agent", asked.getFirst("User-Agent")); // as Istio's own sample does
+        if (FORWARD && asked.containsKey("X-Request-ID")) {
+            connection.setRequestProperty("X-Request-ID", asked.getFirst("X-Request-ID"));
         }
         try (InputStream body = connection.getInputStream()) {
             return new String(body.readAllBytes(), StandardCharsets.UTF_8);
