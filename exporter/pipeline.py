@@ -310,6 +310,8 @@ def build(
             max_hold_s=config.link.max_hold_s,
             hold_bytes=config.link.hold_bytes,
             registry_bytes=config.link.registry_bytes,
+            honour_sampling=config.link.honour_sampling,
+            sdk_client_spans=config.link.sdk_client_spans,
             red=red,
         )
         pipeline = Pipeline(config, engine, sinks, describer, capture, tape=tape, replay=replay)

@@ -92,6 +92,7 @@ cdef struct SpanContext:     # what the link stage adds when a span leaves
     uint8_t method           # LinkMethod
     uint8_t trace_flags
     uint8_t peer_seen        # the other end's process makes a span of this request, too
+    uint8_t untraced         # its trace is not exported: nothing may point to it
 
 cdef inline Slice span_str(const SpanRec *r, int which) noexcept nogil:
     """One of the strings (SpanString); empty if it is not there."""

@@ -28,7 +28,11 @@ cdef struct Request:
     uint8_t cause_state      # CauseState
     uint8_t answered         # its answer has begun
     uint8_t by_order         # its cause was found by the order of events alone: a lost record could have misled
-    uint8_t pad[2]
+    uint8_t context          # ContextFlag (link/context.pxd)
+    uint8_t pad
+
+# `key` has another cause than `before` (0: it had none), or none any more.
+ctypedef void (*changed_fn)(Requests requests, uint64_t key, uint64_t before) noexcept nogil
 
 cdef class Requests:
     cdef Request *slots
@@ -36,6 +40,10 @@ cdef class Requests:
     cdef readonly uint64_t n
     cdef uint64_t limit      # entries
     cdef readonly uint64_t refused   # entries that found no room
+    cdef changed_fn changed          # told after each change; NULL: nobody
+    cdef bint honour_sampling        # configuration link.honour_sampling
+    cdef readonly uint64_t contexts_disputed   # traces that two contexts would name: neither does
+    cdef readonly uint64_t contexts_late       # contexts that came when spans of their trace had left under another name
     # The entry with one more reference, made if need be; NULL if there is no room. Pointers last until the next call.
     cdef Request *ref(self, uint64_t key) noexcept nogil
     cdef Request *find(self, uint64_t key) noexcept nogil

@@ -120,6 +120,8 @@ cdef class Requests:
         for i in range(self.mask + 1):
             if self.slots[i].key and self.slots[i].by_order and self.slots[i].cause_state == CAUSE_KNOWN:
                 self.slots[i].cause_state = CAUSE_DOUBTFUL   # the reference stays until the entry leaves
+                if self.changed != NULL:
+                    self.changed(self, self.slots[i].key, self.slots[i].cause)
 
     cdef void set_cause(self, uint64_t key, uint64_t cause, uint8_t method, uint8_t state) noexcept nogil:
         cdef Request *r
@@ -137,4 +139,6 @@ cdef class Requests:
         r.cause_method = method
         r.cause_state = state
         r.by_order = 0
+        if self.changed != NULL:
+            self.changed(self, key, before)
         self.unref(before)
