@@ -6,14 +6,10 @@ collector in this process. OpenTelemetry's SDK with W3C and both B3 propagators;
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import re
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,6 +21,7 @@ from agent import Agent, count_logs, spans
 from cgroup import own_cgroup
 from collector import CLIENT, SERVER, Collector, sw8
 from nginx import free_port
+from programs import running
 from venvs import python_with
 
 HERE = Path(__file__).parent
@@ -49,28 +46,6 @@ http {{ access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folde
 def python() -> str:
     """An interpreter that has the SDKs."""
     return python_with(*PACKAGES)
-
-
-@contextlib.contextmanager
-def running(*commands: list[str], ports: list[int]) -> Iterator[None]:
-    """Programs that listen on these ports; all are ended."""
-    processes = [subprocess.Popen(command) for command in commands]
-    try:
-        for port in ports:
-            end = time.monotonic() + 30
-            while True:
-                with contextlib.suppress(OSError):
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                    break
-                assert all(p.poll() is None for p in processes), "a service ended"
-                assert time.monotonic() < end, f"nobody listens on port {port}"
-                time.sleep(0.05)
-        yield
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait(10)
 
 
 def get(port: int, path: str, headers: dict[str, str] | None = None) -> None:
