@@ -52,9 +52,14 @@ def self_metrics(status: Mapping[str, Any]) -> list[Metric]:
             [
                 ({"event": name}, status["links"][name])
                 for name in (
-                    "disagreements", "ambiguous", "calls_forgotten", "ids_refused", "registry_refused",
-                    "contexts_disputed", "contexts_late",
-                )  # fmt: skip
+                    "disagreements",
+                    "ambiguous",
+                    "calls_forgotten",
+                    "ids_refused",
+                    "registry_refused",
+                    "contexts_disputed",
+                    "contexts_late",
+                )
             ],
         ),
         (

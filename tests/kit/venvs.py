@@ -1,4 +1,4 @@
-"""Python environments for programs under test: made once below .cache/, with packages that the project does not use itself.
+"""Python environments for programs under test: made once below .cache/, with packages that the project does not need.
 
 The key of an environment is what is in it; pip's own index and mirrors are used as configured.
 """

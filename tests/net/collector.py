@@ -1,4 +1,4 @@
-"""A collector on loopback that keeps what SDKs report, in one form: OTLP/HTTP of OpenTelemetry, segments of SkyWalking."""
+"""A collector on loopback that keeps what SDKs report, in one form: OTLP/HTTP or segments of SkyWalking."""
 
 from __future__ import annotations
 
@@ -118,7 +118,10 @@ def segment(body: bytes) -> list[SdkSpan]:
 
 def sw8(trace: str, sample: int = 1) -> str:
     """A header as SkyWalking's agents write it."""
+
     def b64(text: str) -> str:
         return base64.b64encode(text.encode()).decode()
 
-    return "-".join([str(sample), b64(trace), b64("segment"), "3", *map(b64, ("svc", "instance", "/endpoint", "host:80"))])
+    return "-".join(
+        [str(sample), b64(trace), b64("segment"), "3", *map(b64, ("svc", "instance", "/endpoint", "host:80"))]
+    )

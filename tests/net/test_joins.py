@@ -212,10 +212,8 @@ def test_a_proxy_passes_the_context_on(tmp_path: Path, python: str, mode: str) -
     ],
     ids=["traceparent", "b3", "b3 alone", "b3 multi", "sw8"],
 )
-def test_what_is_not_sampled_is_counted_and_not_exported(
-    tmp_path: Path, headers: dict[str, str], honour: bool
-) -> None:
-    """By ends, by name in the ledger; metrics and logs are the same with and without. No SDK: the header alone tells."""
+def test_what_is_not_sampled_is_counted_and_not_exported(tmp_path: Path, headers: dict[str, str], honour: bool) -> None:
+    """By name in the ledger; metrics and logs are the same with and without. No SDK: the header alone tells."""
     settings = {"service": {"rules": NAMES}, "link": {"honour_sampling": honour}}
     with own_cgroup("joins") as cgroup:
         commands, ports = chain(sys.executable, "none", "none", "none", 0)

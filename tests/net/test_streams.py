@@ -1,4 +1,4 @@
-"""Fan-out, keep-alive, pipelines, retries, long and streamed answers, WebSockets: real programs, each call's parent known.
+"""Fan-out, keep-alive, pipelines, retries, long and streamed answers, WebSockets: real programs, known parents.
 
 The path of a call says whose it is: /plain/7/c0 is one that /plain/7 made. Times that are minutes in life are seconds
 here (tests/unit/test_engine_streams.py has them at their full length).
@@ -46,7 +46,9 @@ class Seen:
         self.spans = [s for s in spans(agent.traces_file) if "url.path" in s["attributes"]]
 
     def at(self, path: str, service: str, kind: int) -> dict[str, Any]:
-        found = [s for s in self.spans if (s["attributes"]["url.path"], s["service"], s["kind"]) == (path, service, kind)]
+        found = [
+            s for s in self.spans if (s["attributes"]["url.path"], s["service"], s["kind"]) == (path, service, kind)
+        ]
         assert len(found) == 1, f"{len(found)} spans of {path} at {service}"
         return found[0]
 
@@ -99,7 +101,10 @@ def resets() -> Iterator[int]:
 
 
 def watch(
-    folder: Path, command: Callable[[int, int], list[str]], drive: Callable[[int], None], settings: dict[str, Any] | None = None
+    folder: Path,
+    command: Callable[[int, int], list[str]],
+    drive: Callable[[int], None],
+    settings: dict[str, Any] | None = None,
 ) -> Seen:
     """Runs the application (command(port, next)) and its next service under an agent; what the agent has seen."""
     port, following = free_port(), free_port()
@@ -118,7 +123,19 @@ def watch(
 @pytest.fixture(scope="session")
 def gunicorn() -> list[str]:
     python = python_with("gunicorn==23.0.0", "pycurl==7.45.6")
-    return [python, "-m", "gunicorn", "--log-level", "warning", "-k", "sync", "-w", "3", "--chdir", str(HERE / "services")]
+    return [
+        python,
+        "-m",
+        "gunicorn",
+        "--log-level",
+        "warning",
+        "-k",
+        "sync",
+        "-w",
+        "3",
+        "--chdir",
+        str(HERE / "services"),
+    ]
 
 
 @pytest.mark.parametrize(("how", "linked"), [("select", True), ("curl", True), ("pool", False)])
@@ -186,7 +203,9 @@ def test_a_pipelined_connection(tmp_path: Path) -> None:
 
 def test_a_retry_after_a_reset(tmp_path: Path) -> None:
     with resets() as reset:
-        seen = watch(tmp_path, lambda port, following: streams(port, following, reset), lambda port: get(port, "/retry/0"))
+        seen = watch(
+            tmp_path, lambda port, following: streams(port, following, reset), lambda port: get(port, "/retry/0")
+        )
     assert seen.check() == 2
     first, second = (seen.at(f"/retry/0/c{i}", "app", CLIENT) for i in range(2))
     assert first["status"] == {"code": 2, "message": "connection reset"} or first["status"]["code"] == 2
@@ -197,8 +216,8 @@ def test_a_retry_after_a_reset(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("timeout_s", [60, 1])
 def test_a_request_that_waits(tmp_path: Path, timeout_s: float) -> None:
-    """Its first call's spans leave long before its own; one trace all the same. Beyond assemble.timeout_s it is an error
-    that ends then, and what it does later is no child of what has ended."""
+    """Its first call's spans leave long before its own; one trace all the same. Beyond assemble.timeout_s it is an
+    error that ends then, and what it does later is no child of what has ended."""
 
     def drive(port: int) -> None:
         get(port, "/slow/0")

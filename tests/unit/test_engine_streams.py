@@ -157,7 +157,7 @@ def test_an_event_stream_that_falls_silent_for_good(rig: RigMaker) -> None:
 
 
 def test_chunks_of_no_known_end(rig: RigMaker) -> None:
-    """A chunked answer beyond the capture, busy for a minute: its span ends with its last byte, and leaves soon after."""
+    """A chunked answer beyond the capture, busy for a minute: its span ends with its last byte, and leaves soon."""
     c = Clock(rig)
     wire = c.wire()
     c.t = wire.pass_on("client", get("/report"), c.t)
@@ -288,7 +288,7 @@ def test_calls_of_a_pools_threads_are_nobodys(rig: RigMaker) -> None:
 
 
 def test_a_websocket(rig: RigMaker) -> None:
-    """Its span is the handshake, and leaves soon; what is said for an hour afterwards makes none, nor does it end anything."""
+    """Its span is the handshake, and leaves soon; what is said afterwards makes none, nor does it end anything."""
     c = Clock(rig)
     wire = c.wire()
     ask = get("/chat", "Upgrade: websocket", "Connection: Upgrade")

@@ -1,4 +1,4 @@
-"""SDKs beside us: which trace id counts, whose span stands above, what is not recorded; each with threads as evidence."""
+"""SDKs beside us: which trace id counts, whose span stands above, what is not recorded; threads are the evidence."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_what_the_caller_began_counts_above(rig: RigMaker) -> None:
 
 
 def test_the_cause_of_the_upper_call_is_known_last(rig: RigMaker) -> None:
-    """a's reader is another thread than its worker: the link of its call comes with its answer, and the trace id with it."""
+    """a's reader is not its worker: the link of its call comes with its answer, and the trace id with it."""
     chain = Chain(rig)
     chain.ask("/a", USER, A, at=25)
     chain.ask("/b", A, B, tid=26)
@@ -135,7 +135,7 @@ def test_the_cause_of_the_upper_call_is_known_last(rig: RigMaker) -> None:
 
 
 def test_a_link_that_is_taken_back_takes_the_trace_id_with_it(rig: RigMaker) -> None:
-    """Two requests on one thread: an event loop after all. Nothing that was concluded before counts, the name neither."""
+    """Two requests on one thread: an event loop after all. Nothing that was concluded counts, the name neither."""
     chain = Chain(rig)
     chain.ask("/a", USER, A)
     chain.ask("/b", A, B, traceparent())
@@ -175,7 +175,7 @@ def test_spans_wait_for_an_sdk_that_is_known_to_begin_traces(rig: RigMaker) -> N
 
 
 def test_a_trace_that_has_a_name_keeps_it(rig: RigMaker) -> None:
-    """Nobody knew of the SDK when the first call's spans left: the trace is not torn apart later, and that is counted."""
+    """Nobody knew of the SDK when the first call's spans left: the trace is not torn apart, and that is counted."""
     chain = Chain(rig)
     chain.ask("/slow", A, B)
     chain.ask("/early", B, C)
@@ -241,7 +241,7 @@ def test_a_proxy_that_passes_a_context_on(rig: RigMaker, mode: str, same: bool) 
 
 
 def test_a_context_that_cannot_be_told_apart_is_no_sdk_span(rig: RigMaker) -> None:
-    """An event loop passes on what two open requests brought: the call has the context's parent, and is not left out."""
+    """An event loop passes on what two open requests brought: the call has the context's parent, and is exported."""
     loop = Process(20, "loop", loop=True)
     r = rig(USER, loop, C, sdk_client_spans="omit")
     wires, t = [Wire(r.kernel, (USER, 11 + i), (loop, 21)) for i in range(2)], 5_000 * S

@@ -1,4 +1,4 @@
-"""A WSGI application whose requests call the next service (port in NEXT) ten times at once, for gunicorn's sync workers.
+"""A WSGI application for gunicorn's sync workers: each request calls the next service (port in NEXT) ten times at once.
 
     /select/N   non-blocking sockets and one selector, all on the thread of the request
     /curl/N     the same by libcurl's multi interface (pycurl)

@@ -64,9 +64,7 @@ def opentelemetry() -> tuple[Serving, Callable[[str, Any], bytes]]:
     @contextlib.contextmanager
     def serving(headers: Any, path: str) -> Iterator[None]:
         context = propagate.extract({k.lower(): v for k, v in headers.items()})
-        with tracer.start_as_current_span(
-            "serve", context, kind=trace.SpanKind.SERVER, attributes={"url.path": path}
-        ):
+        with tracer.start_as_current_span("serve", context, kind=trace.SpanKind.SERVER, attributes={"url.path": path}):
             yield
 
     return serving, by_requests()
