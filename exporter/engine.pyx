@@ -15,7 +15,7 @@ from zerospan.exporter.assemble.span cimport (
 )
 from zerospan.exporter.link.hold cimport CHUNK
 from zerospan.exporter.link.context cimport (
-    Name, context_cause, context_changed, context_name, context_own, context_parent, sdk_span,
+    Name, context_beside, context_cause, context_changed, context_name, context_own, context_parent, sdk_span,
 )
 from zerospan.exporter.link.ids cimport POINT_CLIENT_PROCESS, POINT_SERVER_PROCESS, span_id
 from zerospan.exporter.link.requests cimport Request
@@ -237,9 +237,14 @@ cdef class Engine:
                 if cause:
                     c.parent_id = span_id(cause, POINT_SERVER_PROCESS)
                     c.method = known.cause_method
-                    self.tally[N_LINKED] += 1
                 else:
-                    self.tally[N_UNLINKED] += 1
+                    cause = context_beside(self.requests, known)
+                    if cause and not context_name(self.requests, self.processes.procs, cause, must, &name):
+                        return 0
+                    if cause and not (name.unsampled and self.requests.honour_sampling):
+                        c.link_id = span_id(cause, POINT_SERVER_PROCESS)
+                        memcpy(c.link_trace, name.trace_id, 16)
+                self.tally[N_LINKED if cause else N_UNLINKED] += 1
             c.peer_seen = c.peer_proc != 0
             if c.parent_id == 0 and context_own(known):
                 c.parent_id = context_parent(known)

@@ -62,6 +62,8 @@ cdef void context_read(Requests requests, Request *r, const Parsed *m, bint brou
 cdef void context_changed(Requests requests, uint64_t key, uint64_t before) noexcept nogil
 # The request that this call serves; 0 if none is known, or if a span of an SDK stands between.
 cdef uint64_t context_cause(Requests requests, const Request *r) noexcept nogil
+# The request that it serves all the same, where a span of an SDK stands between; else 0.
+cdef uint64_t context_beside(Requests requests, const Request *r) noexcept nogil
 # Whether an SDK makes a CLIENT span of this call itself: it carries a context that its process made.
 cdef bint sdk_span(Requests requests, const Request *r) noexcept nogil
 # The trace of the request `key`. False: it is not known yet; never with `must`. procs: Processes.procs.

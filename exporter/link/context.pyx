@@ -123,6 +123,10 @@ cdef uint64_t context_cause(Requests requests, const Request *r) noexcept nogil:
     return r.cause if memcmp(context_trace_id(cause), context_trace_id(r), 16) == 0 else 0
 
 
+cdef uint64_t context_beside(Requests requests, const Request *r) noexcept nogil:
+    return above(r) if context_own(r) and context_cause(requests, r) == 0 else 0
+
+
 cdef bint sdk_span(Requests requests, const Request *r) noexcept nogil:
     return context_own(r) and not r.context & CTX_PASSED_ON and context_cause(requests, r) == 0
 

@@ -121,6 +121,8 @@ def test_an_sdk_in_the_middle(tmp_path: Path, python: str, sdk: str) -> None:
         assert parent(got, path, "a", CLIENT) == ident(got, path, "a", SERVER)
         assert parent(got, path, "b", SERVER) == ident(got, path, "a", CLIENT)
         assert parent(got, path, "b", CLIENT) == called.span_id
+        (link,) = got[path, "b", CLIENT]["links"]
+        assert (link["traceId"], link["spanId"]) == (called.trace_id, ident(got, path, "b", SERVER))
         assert got[path, "b", CLIENT]["attributes"]["zerospan.link.method"] == METHODS[sdk]
         assert parent(got, path, "c", SERVER) == ident(got, path, "b", CLIENT)
         traces.add(called.trace_id)

@@ -82,6 +82,8 @@ def test_the_trace_that_an_sdk_in_the_middle_begins_is_that_of_all(rig: RigMaker
             (header.split("-")[2], "traceparent") if header else (servers["/b"].span_id, "thread")
         )
         assert servers[f"/c{i}"].parent_id == call.span_id
+        assert call.links == (((TRACE, servers["/b"].span_id),) if header else ())
+    assert not any(s.links for s in spans if s.path in ("/a", "/b") or s.kind == SERVER)
 
 
 def test_two_traces_that_an_sdk_begins_for_one_request_name_nothing(rig: RigMaker) -> None:
@@ -92,6 +94,8 @@ def test_two_traces_that_an_sdk_begins_for_one_request_name_nothing(rig: RigMake
     assert {got["/c1", kind] for kind in (CLIENT, SERVER)} == {SECOND}
     assert {got[path, kind] for path in ("/a", "/b", "/c2") for kind in (CLIENT, SERVER)} == {chain.ours()}
     assert chain.r.engine.links()["contexts_disputed"] == 1
+    clients, above = by_path(spans, CLIENT), by_path(spans, SERVER)["/b"].span_id
+    assert {clients[f"/c{i}"].links for i in (0, 1)} == {((chain.ours(), above),)}, "a link leads from trace to trace"
 
 
 def test_two_services_that_begin_traces_below_one_request(rig: RigMaker) -> None:
@@ -172,6 +176,21 @@ def test_spans_wait_for_an_sdk_that_is_known_to_begin_traces(rig: RigMaker) -> N
     check_traces(spans)
     assert {v for (path, _), v in ids(spans).items() if path in ("/slow", "/early", "/late")} == {TRACE}
     assert len(spans) == 10 and chain.r.engine.links()["contexts_late"] == 0
+
+
+def test_nothing_waits_for_an_sdk_once_the_answer_has_begun(rig: RigMaker) -> None:
+    """Requests without any context at a process that is known to begin traces: they leave after the usual time."""
+    chain = Chain(rig)
+    chain.ask("/learn", A, B)
+    chain.ask("/c", B, C, traceparent())
+    chain.reply("/c")
+    chain.reply("/learn")
+    chain.ask("/plain", A, B)
+    chain.ask("/inner", B, C)
+    chain.reply("/inner")
+    chain.reply("/plain")
+    chain.pause(3)
+    assert len(chain.r.spans) == 8
 
 
 def test_a_trace_that_has_a_name_keeps_it(rig: RigMaker) -> None:
