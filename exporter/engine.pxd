@@ -8,7 +8,7 @@ from zerospan.exporter.assemble.span cimport SpanContext, SpanRec
 from zerospan.exporter.encode.batch cimport BatchEncoder
 from zerospan.exporter.link.cause cimport Causes
 from zerospan.exporter.link.hold cimport Held, Hold
-from zerospan.exporter.link.requests cimport Request, Requests
+from zerospan.exporter.link.requests cimport Requests
 from zerospan.exporter.metrics.red cimport Red
 from zerospan.exporter.metrics.routes cimport Routes
 from zerospan.exporter.source.source cimport Source
@@ -30,6 +30,7 @@ cdef class Engine:
     cdef bint want_traces
     cdef bint want_logs
     cdef bint want_loki
+    cdef bint omit_sdk_spans     # configuration link.sdk_client_spans
     cdef uint64_t wall_offset
     cdef uint64_t recheck_ns
     cdef uint64_t batch_bytes
@@ -43,5 +44,4 @@ cdef class Engine:
     cdef int let_go(self, uint64_t now, bint everything) except -1 nogil
     # Whether it left; 0 if it must wait for its chain.
     cdef int leave(self, SpanRec *r, uint64_t now, bint must) noexcept nogil
-    cdef uint64_t cause_of(self, const Request *r) noexcept nogil
     cdef bint full(self) noexcept nogil

@@ -7,24 +7,26 @@ recording runs through the same code at its own pace.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 from zerospan.exporter.assemble.processes cimport Proc
 from zerospan.exporter.assemble.span cimport (
     KIND_CLIENT, KIND_SERVER, LINK_DNS_ID, LINK_ISN, LINK_NONE, LINK_TRACEPARENT, SpanContext, SpanRec,
 )
 from zerospan.exporter.link.hold cimport CHUNK
-from zerospan.exporter.link.ids cimport POINT_CLIENT_PROCESS, POINT_SERVER_PROCESS, span_id, trace_id
-from zerospan.exporter.link.requests cimport CAUSE_DOUBTFUL, CAUSE_PENDING, Request, Trace
-from zerospan.exporter.proto.base cimport WIRE_NONE
+from zerospan.exporter.link.context cimport (
+    Name, context_beside, context_cause, context_changed, context_name, context_own, context_parent, sdk_span,
+)
+from zerospan.exporter.link.ids cimport POINT_CLIENT_PROCESS, POINT_SERVER_PROCESS, span_id
+from zerospan.exporter.link.requests cimport Request
 from zerospan.exporter.selfmon.counters cimport (
-    N_DROP_ENCODE, N_DROP_SELFTEST, N_HOLD_EARLY, N_HOLD_WAITED, N_LINKED, N_MAX, N_RELEASED, N_SEEN, N_UNLINKED,
+    N_DROP_ENCODE, N_DROP_NOT_SAMPLED, N_DROP_SDK_SPAN, N_DROP_SELFTEST, N_HOLD_EARLY, N_HOLD_WAITED, N_LINKED, N_MAX,
+    N_RELEASED, N_SEEN, N_UNLINKED,
 )
 from zerospan.exporter.encode.batch import BatchEncoder
 from zerospan.exporter.selfmon.counters import DROPS, NAMES
 
 cdef enum:
-    MAX_CHAIN = 64           # causes that are followed to the root
     BATCH_OF_RECORDS = 64    # after so many the ring's space is given back
 
 
@@ -36,9 +38,13 @@ cdef class Engine:
 
     def __init__(self, Source source, describe, *, signals=("traces",), self_tgid=0, mask=True, timeout_s=60.0,
                  max_connections=131072, max_open_bytes=32 << 20, route_limit=200, hold_s=2.0, max_hold_s=30.0,
-                 hold_bytes=32 << 20, registry_bytes=48 << 20, red=None, batch_bytes=1 << 20, flush_s=1.0):
+                 hold_bytes=32 << 20, registry_bytes=48 << 20, red=None, batch_bytes=1 << 20, flush_s=1.0,
+                 honour_sampling=True, sdk_client_spans="child"):
         self.source = source
         self.requests = Requests(registry_bytes)
+        self.requests.changed = context_changed
+        self.requests.honour_sampling = honour_sampling
+        self.omit_sdk_spans = sdk_client_spans == "omit"
         self.causes = Causes(self.requests)
         self.hold = Hold(hold_bytes)
         self.later = Hold(hold_bytes)
@@ -139,6 +145,7 @@ cdef class Engine:
         return {"disagreements": self.causes.disagreements, "ambiguous": self.causes.ambiguous,
                 "calls_forgotten": self.causes.calls_forgotten, "ids_refused": self.causes.ids_refused,
                 "registry_refused": self.requests.refused,
+                "contexts_disputed": self.requests.contexts_disputed, "contexts_late": self.requests.contexts_late,
                 "registry_entries": self.requests.n, "threads": self.causes.n, "connections": self.flows.n}
 
     cdef bint full(self) noexcept nogil:
@@ -201,89 +208,64 @@ cdef class Engine:
                 self.requests.prefetch((<SpanRec *>(<uint8_t *>held + sizeof(Held))).key)
         return 0
 
-    cdef uint64_t cause_of(self, const Request *r) noexcept nogil:
-        """The request that this call serves; 0 if none is known, or if a program says better: a trace context of its own
-        stands for a span that its SDK makes. One that is only passed on is that of the request."""
-        cdef const Request *cause
-        cdef const Trace *own
-        cdef const Trace *theirs
-        if r.cause == 0 or r.cause_state == CAUSE_DOUBTFUL:
-            return 0
-        if r.wire == WIRE_NONE:
-            return r.cause
-        cause = self.requests.find(r.cause)
-        if cause == NULL or cause.wire == WIRE_NONE:
-            return 0
-        own = self.requests.trace_of(r)
-        theirs = self.requests.trace_of(cause)
-        if own.parent != theirs.parent or memcmp(own.trace_id, theirs.trace_id, 16) != 0:
-            return 0
-        return r.cause
-
     cdef int leave(self, SpanRec *r, uint64_t now, bint must) noexcept nogil:
         cdef SpanContext c
-        cdef const Trace *context
+        cdef Name name
         cdef Request *known = self.requests.find(r.key)
-        cdef Request *at = known
         cdef Proc *me = &self.processes.procs[r.proc]
         cdef Proc *peer = NULL
-        cdef uint64_t root = r.key, cause = 0
-        cdef int steps = 0
-        cdef bint lost = False, named = False
+        cdef uint64_t cause = 0
+        cdef bint lost = False, sdk = known != NULL and self.omit_sdk_spans and sdk_span(self.requests, known)
+        cdef bint unsampled = False
         memset(&c, 0, sizeof(c))
         c.wall_offset = self.wall_offset
-        while at != NULL:
-            if at.cause_state == CAUSE_PENDING and not must and self.processes.procs[at.client_proc].open:
-                return 0
-            if at.wire != WIRE_NONE:
-                # what a program has written itself names the trace, from there on down
-                context = self.requests.trace_of(at)
-                memcpy(c.trace_id, context.trace_id, 16)
-                c.trace_flags = context.flags
-                named = True
-                break
-            root = at.key
-            if at.cause == 0 or at.cause_state == CAUSE_DOUBTFUL or steps >= MAX_CHAIN:
-                break
-            steps += 1
-            at = self.requests.find(at.cause)
-        if not named:
-            trace_id(root, c.trace_id)
-            c.trace_flags = 1
+        if not context_name(self.requests, self.processes.procs, r.key, must, &name):
+            return 0
+        memcpy(c.trace_id, name.trace_id, 16)
+        c.trace_flags = name.trace_flags
+        unsampled = name.unsampled and self.requests.honour_sampling
         c.span_id = span_id(r.key, POINT_CLIENT_PROCESS if r.kind == KIND_CLIENT else POINT_SERVER_PROCESS)
         if known != NULL:
             if r.kind == KIND_SERVER:
                 c.peer_proc = known.client_proc
-                if known.client_proc:
+                if known.client_proc and not sdk:
                     c.parent_id = span_id(r.key, POINT_CLIENT_PROCESS)
                     c.method = LINK_DNS_ID if r.transport == 17 else LINK_ISN
             else:
                 c.peer_proc = known.server_proc
-                cause = self.cause_of(known)
+                cause = context_cause(self.requests, known)
                 if cause:
                     c.parent_id = span_id(cause, POINT_SERVER_PROCESS)
                     c.method = known.cause_method
-                    self.tally[N_LINKED] += 1
                 else:
-                    self.tally[N_UNLINKED] += 1
+                    cause = context_beside(self.requests, known)
+                    if cause and not context_name(self.requests, self.processes.procs, cause, must, &name):
+                        return 0
+                    if cause and not (name.unsampled and self.requests.honour_sampling):
+                        c.link_id = span_id(cause, POINT_SERVER_PROCESS)
+                        memcpy(c.link_trace, name.trace_id, 16)
+                self.tally[N_LINKED if cause else N_UNLINKED] += 1
             c.peer_seen = c.peer_proc != 0
-            if c.parent_id == 0 and known.wire != WIRE_NONE:
-                c.parent_id = self.requests.trace_of(known).parent
+            if c.parent_id == 0 and context_own(known):
+                c.parent_id = context_parent(self.requests, known)
                 c.method = LINK_TRACEPARENT + known.wire - 1
         if c.peer_proc:
             peer = &self.processes.procs[c.peer_proc]
         if me.hidden or (peer != NULL and peer.hidden):
             self.tally[N_DROP_SELFTEST] += 1
         else:
+            c.untraced = unsampled
             self.red.observe(r, &c, me, peer)
-            if self.want_traces and self.traces.add(r, &c, r.proc, me, peer) < 0:
+            sdk = sdk and r.kind == KIND_CLIENT
+            if self.want_traces and not unsampled and not sdk and self.traces.add(r, &c, r.proc, me, peer) < 0:
                 lost = True
             if r.kind == KIND_SERVER or not c.peer_seen:
                 if self.want_logs and self.logs.add(r, &c, r.proc, me, peer) < 0:
                     lost = True
                 if self.want_loki and self.loki.add(r, &c, r.proc, me, peer) < 0:
                     lost = True
-            self.tally[N_DROP_ENCODE if lost else N_RELEASED] += 1
+            self.tally[N_DROP_ENCODE if lost else N_DROP_NOT_SAMPLED if unsampled else
+                       N_DROP_SDK_SPAN if sdk else N_RELEASED] += 1
         if r.held:
             self.requests.unref(r.key)
         return 1

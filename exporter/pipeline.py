@@ -324,6 +324,8 @@ def build(
             max_hold_s=config.link.max_hold_s,
             hold_bytes=config.link.hold_bytes,
             registry_bytes=config.link.registry_bytes,
+            honour_sampling=config.link.honour_sampling,
+            sdk_client_spans=config.link.sdk_client_spans,
             red=red,
         )
         pace = Pace(capture.ring) if capture is not None and config.capture.yield_cpu else None

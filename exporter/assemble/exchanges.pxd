@@ -29,6 +29,8 @@ cdef class Exchanges(FlowTable):
     cdef void more_request(self, Flow *f) noexcept nogil
     cdef void more_answer(self, Flow *f) noexcept nogil
     cdef int answered(self, Flow *f, Open *o, uint64_t end_ns) except -1 nogil
+    cdef void serve(self, Flow *f, Open *o) noexcept nogil
+    cdef void serve_next(self, Flow *f) noexcept nogil
     cdef int unseen(self, Flow *f, uint64_t end_ns) except -1 nogil
     cdef void answering(self, Open *o, bint ended) noexcept nogil
     cdef void served(self, Open *o, bint doubt) noexcept nogil

@@ -19,7 +19,8 @@ from zerospan.exporter.assemble.span cimport (
 )
 from zerospan.exporter.assemble.table cimport Flow, FlowTable, Open
 from zerospan.exporter.link.cause cimport Profile
-from zerospan.exporter.link.ids cimport get_be64, hash64, hash_bytes, request_key
+from zerospan.exporter.link.context cimport CTX_SERVING, context_read
+from zerospan.exporter.link.ids cimport hash64, hash_bytes, request_key
 from zerospan.exporter.link.requests cimport Request
 from zerospan.exporter.proto.base cimport PAIR_BY_ID, WIRE_NONE, Parsed
 from zerospan.exporter.proto.cursor cimport Slice
@@ -39,6 +40,7 @@ cdef class Exchanges(FlowTable):
         cdef Profile p
         cdef uint64_t by_wire = 0, by_request_id = 0, cause = 0
         cdef uint8_t method = 0
+        cdef bint brought = False
         self.counts[N_REQUESTS] += 1
         if f.transport == 17 and self.sent_again(f, m):
             self.counts[N_RETRANSMITTED] += 1
@@ -77,18 +79,20 @@ cdef class Exchanges(FlowTable):
                 known.client_proc = self.now.proc
             else:
                 known.server_proc = self.now.proc
-            if m.wire != WIRE_NONE:
-                self.requests.set_trace(known, m.wire, m.trace_id, get_be64(m.parent_id), m.trace_flags)
         p = self.profile(self.now.proc)
         if m.wire != WIRE_NONE:
             by_wire = hash64(hash_bytes(m.trace_id, 16, self.now.tgid), hash_bytes(m.parent_id, 8, 0))
+            brought = r.kind == KIND_CLIENT and self.causes.id_slot(by_wire, False, 0) != NULL
+            proc.begins_traces |= r.kind == KIND_CLIENT and not brought
+        if known != NULL and (m.wire != WIRE_NONE or m.unsampled):
+            context_read(self.requests, known, m, brought)
         if m.request_id.n:
             by_request_id = hash_bytes(m.request_id.p, m.request_id.n, self.now.tgid)
         if r.kind == KIND_SERVER:
-            if not self.late:
-                proc.open += 1
-                o.serving = 1
-                self.causes.inbound(p, self.now.tgid, self.now.tid, r.key, self.now.time_ns)
+            if f.head != o and f.ops.pairing != PAIR_BY_ID:
+                o.queued = not self.late
+            elif not self.late:
+                self.serve(f, o)
             if by_wire:
                 self.causes.id_in(by_wire, r.key, self.now.time_ns)
                 o.wire_hash = by_wire
@@ -226,7 +230,26 @@ cdef class Exchanges(FlowTable):
         self.counts[N_SELFTEST_ANSWERED] += self.processes.procs[r.proc].hidden
         if r.kind == KIND_SERVER and r.key:
             self.causes.gone(o.answer_tid, r.key, True, False)
+        self.serve_next(f)
         return self.release(f, o)
+
+    cdef void serve(self, Flow *f, Open *o) noexcept nogil:
+        """A request that was read is what its thread is about."""
+        cdef SpanRec *r = span_of(o)
+        cdef Request *known = self.requests.find(r.key)
+        cdef Proc *proc = &self.processes.procs[r.proc]
+        o.queued = 0
+        o.serving = 1
+        proc.open += 1
+        if known != NULL:
+            known.context |= CTX_SERVING
+        self.causes.inbound(self.profile(r.proc), f.tgid, o.read_tid, r.key, self.now.time_ns)
+
+    cdef void serve_next(self, Flow *f) noexcept nogil:
+        """The oldest request is answered: the one behind it (pipelined, RFC 9112 section 9.3.2) has its turn. Servers do
+        one after the other, since they must answer so."""
+        if f.head != NULL and f.head.queued and f.passing == NULL and not f.dead:
+            self.serve(f, f.head)
 
     cdef void answering(self, Open *o, bint ended) noexcept nogil:
         """The first bytes of an answer pass: what their thread has done until now was for it. Nothing is concluded from an
@@ -252,12 +275,17 @@ cdef class Exchanges(FlowTable):
         """A request that was read is no longer open: its answer has begun, or will not be seen. doubt: it was written some
         time ago, and its thread may have been about other things since."""
         cdef SpanRec *r = span_of(o)
+        cdef Request *known
         cdef Proc *proc = &self.processes.procs[r.proc]
         if o.serving:
             o.serving = 0
             if proc.open:
                 proc.open -= 1
             self.causes.gone(o.read_tid, r.key, False, doubt)
+        if r.kind == KIND_SERVER and o.told:
+            known = self.requests.find(r.key)
+            if known != NULL:
+                known.context &= ~<uint8_t>CTX_SERVING
         if o.id_hash:
             self.causes.forget_id(o.id_hash, r.key)
         if o.wire_hash:
@@ -286,6 +314,7 @@ cdef class Exchanges(FlowTable):
                 self.counts[N_RESETS] += 1
         if r.key == 0:
             r.key = hash64(f.conn_id, r.start_ns)
+        self.serve_next(f)
         return self.release(f, o)
 
     cdef int unseen(self, Flow *f, uint64_t end_ns) except -1 nogil:

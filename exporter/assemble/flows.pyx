@@ -43,7 +43,7 @@ cdef enum:
     MAX_TRIES = 6            # runs in which no parser recognised anything
     MAX_ERRORS = 8           # runs in a row that the parser refused: the guess was wrong after all
     LINGER_NS = 1000000000   # so long after its end a connection's last answer may still be read
-    IDLE_END_NS = 1000000000 # an answer of unknown length has ended when nothing came for so long
+    IDLE_END_NS = 1000000000 # a chunked answer whose end was not captured has ended when nothing came for so long
     IDLE_HEAD_NS = 2000000000
     QUIET_NS = 1000000000    # a connection that was silent for so long has nothing under way
     DATAGRAM_TIMEOUT_NS = 10000000000
@@ -496,7 +496,8 @@ cdef class Flows(Exchanges):
                     span_of(f.passing).end_ns = f.last_ns
             if f.passing != NULL:
                 r = span_of(f.passing)
-                if (f.streams[0].skip <= 0 and now > r.end_ns + IDLE_END_NS) or now > r.end_ns + self.timeout_ns:
+                if (f.streams[0].skip <= 0 and not f.passing.ends_itself and now > r.end_ns + IDLE_END_NS) \
+                        or now > r.end_ns + self.timeout_ns:
                     self.answered(f, f.passing, r.end_ns)
             timeout = DATAGRAM_TIMEOUT_NS if f.transport == 17 and DATAGRAM_TIMEOUT_NS < self.timeout_ns \
                 else self.timeout_ns

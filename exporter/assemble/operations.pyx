@@ -124,6 +124,7 @@ cdef void describe_answer(Open *o, const Parsed *m, bint mask) noexcept nogil:
     r.code = m.code
     r.rows = m.rows
     r.response_size = m.body_size
+    o.ends_itself = m.ends_itself
     if m.version and not r.version:
         r.version = m.version
     if m.truncated:

@@ -20,7 +20,8 @@ cdef struct Proc:
     Slice series             # Prometheus labels, escaped, no braces: job="shop",instance="host:123"
     uint64_t last_ns         # when it last spoke
     uint32_t open            # requests that it has read and not answered
-    uint32_t pad
+    uint8_t begins_traces    # it has written trace contexts that no request had brought: an SDK is in it
+    uint8_t pad[3]
 
 cdef enum:
     CACHE = 1024

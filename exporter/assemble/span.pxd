@@ -88,10 +88,13 @@ cdef struct SpanContext:     # what the link stage adds when a span leaves
     uint64_t span_id         # written big-endian
     uint64_t parent_id       # 0: a root
     uint64_t wall_offset     # CLOCK_REALTIME - CLOCK_MONOTONIC, ns
+    uint8_t link_trace[16]   # a span link: the SERVER span that this call serves, where an SDK's span stands between
+    uint64_t link_id         # 0: none
     uint32_t peer_proc       # index of the process at the other end, 0 if it is not on this host
     uint8_t method           # LinkMethod
     uint8_t trace_flags
     uint8_t peer_seen        # the other end's process makes a span of this request, too
+    uint8_t untraced         # its trace is not exported: nothing may point to it
 
 cdef inline Slice span_str(const SpanRec *r, int which) noexcept nogil:
     """One of the strings (SpanString); empty if it is not there."""

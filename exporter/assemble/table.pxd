@@ -30,6 +30,8 @@ cdef struct Open:            # a request without its (whole) answer; its SpanRec
     uint8_t prepared         # PostgreSQL: the statement was only prepared, as its answer shows
     uint8_t told             # it holds a reference to its entry in the registry
     uint8_t serving          # read, not answered: the link stage counts it as open
+    uint8_t queued           # read behind one that is not answered yet: nothing is done for it
+    uint8_t ends_itself      # Parsed.ends_itself of its answer
     uint8_t status_n
     uint8_t status_text[36]
     uint8_t *message         # error text, only with masking off

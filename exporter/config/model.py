@@ -108,6 +108,20 @@ class Link(Section, frozen=True):
     registry_bytes: Annotated[int, Meta(ge=65536, le=1 << 34, description="Memory for the registry of causes.")] = (
         48 * MIB
     )
+    honour_sampling: Annotated[
+        bool,
+        Meta(
+            description="Export no spans of requests whose trace context says that the trace is not recorded; metrics"
+            " and logs count them all the same."
+        ),
+    ] = True
+    sdk_client_spans: Annotated[
+        Literal["child", "omit"],
+        Meta(
+            description="A call for which an SDK makes a CLIENT span itself: `child`: our CLIENT span stands below it;"
+            " `omit`: our SERVER span does, and our CLIENT span is not exported (metrics count it)."
+        ),
+    ] = "child"
 
 
 class ServiceMatch(Section, frozen=True):

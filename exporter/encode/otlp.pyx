@@ -57,6 +57,17 @@ cdef void put_status(Buf *out, const SpanRec *r) noexcept nogil:
     wire_close(out, at)
 
 
+cdef void put_link(Buf *out, const SpanContext *c) noexcept nogil:
+    cdef uint64_t id = big_endian(c.link_id)
+    cdef size_t at
+    if c.link_id == 0:
+        return
+    at = wire_open(out, 0x6A)
+    wire_bytes(out, 0x0A, c.link_trace, 16)
+    wire_bytes(out, 0x12, &id, 8)
+    wire_close(out, at)
+
+
 cdef void otlp_span(Buf *out, const SpanRec *r, const SpanContext *c, const Proc *me, const Proc *peer) noexcept nogil:
     cdef uint8_t name[TEXT_MAX]
     cdef uint64_t id
@@ -76,6 +87,7 @@ cdef void otlp_span(Buf *out, const SpanRec *r, const SpanContext *c, const Proc
     f.out = out
     f.tag = 0x4A
     span_fields(&f, r, c, peer)
+    put_link(out, c)
     put_status(out, r)
     if buf_reserve(out, 6):
         out.p[out.n] = 0x85

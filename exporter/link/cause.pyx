@@ -110,7 +110,7 @@ cdef class Causes:
             for i in range(self.mask + 1):
                 if not old[i].tid:
                     continue
-                if old[i].open == 0 and now - old[i].seen_ns > idle_ns:
+                if old[i].open == 0 and old[i].streaming == 0 and now - old[i].seen_ns > idle_ns:
                     free(old[i].calls)
                     continue
                 j = mix64(old[i].tid) & self.mask

@@ -28,12 +28,16 @@ cdef struct Request:         # one line of the cache: tables of this size are re
     uint32_t trace           # its trace context: index + 1 into Requests.traces; 0: none
     uint32_t client_proc     # Processes index of the end that sent it; 0: not seen
     uint32_t server_proc
-    uint8_t wire             # WireContext; set with its trace, by set_trace()
+    uint8_t wire             # WireContext; what it brought itself (link/context.pxd)
     uint8_t cause_method     # LinkMethod
     uint8_t cause_state      # CauseState
     uint8_t answered         # its answer has begun
     uint8_t by_order         # its cause was found by the order of events alone: a lost record could have misled
-    uint8_t pad[11]
+    uint8_t context          # ContextFlag (link/context.pxd)
+    uint8_t pad[10]
+
+# `key` has another cause than `before` (0: it had none), or none any more.
+ctypedef void (*changed_fn)(Requests requests, uint64_t key, uint64_t before) noexcept nogil
 
 cdef class Requests:
     cdef Request *slots
@@ -45,15 +49,17 @@ cdef class Requests:
     cdef readonly uint64_t n
     cdef uint64_t limit      # entries
     cdef readonly uint64_t refused   # entries that found no room
+    cdef changed_fn changed          # told after each change; NULL: nobody
+    cdef bint honour_sampling        # configuration link.honour_sampling
+    cdef readonly uint64_t contexts_disputed   # traces that two contexts would name: neither does
+    cdef readonly uint64_t contexts_late       # contexts that came when spans of their trace had left under another name
     # The entry with one more reference, made if need be; NULL if there is no room. Pointers last until the next call.
     cdef Request *ref(self, uint64_t key) noexcept nogil
     cdef Request *find(self, uint64_t key) noexcept nogil
     # It will be asked for soon: a table of this size does not stay in the cache for the time of a hold.
     cdef void prefetch(self, uint64_t key) noexcept nogil
-    # The trace context of a request; NULL if there is none.
-    cdef const Trace *trace_of(self, const Request *r) noexcept nogil
-    # Sets it; `wire` (WireContext) says in which form it came. Without memory the request stays without one, counted as refused.
-    cdef void set_trace(self, Request *r, uint8_t wire, const uint8_t *trace_id, uint64_t parent, uint8_t flags) noexcept nogil
+    # Keeps a trace context for the request; False without memory, counted as refused.
+    cdef bint put_trace(self, Request *r, const uint8_t *trace_id, uint64_t parent, uint8_t flags) noexcept nogil
     cdef void unref(self, uint64_t key) noexcept nogil
     # Sets a cause, holding a reference to it; replaces an earlier one. state is CAUSE_KNOWN, or DOUBTFUL with cause 0.
     cdef void set_cause(self, uint64_t key, uint64_t cause, uint8_t method, uint8_t state) noexcept nogil

@@ -96,10 +96,7 @@ cdef class Requests:
         self.slots[hole].key = 0
         self.n -= 1
 
-    cdef const Trace *trace_of(self, const Request *r) noexcept nogil:
-        return &self.traces[r.trace - 1] if r.trace else NULL
-
-    cdef void set_trace(self, Request *r, uint8_t wire, const uint8_t *trace_id, uint64_t parent, uint8_t flags) noexcept nogil:
+    cdef bint put_trace(self, Request *r, const uint8_t *trace_id, uint64_t parent, uint8_t flags) noexcept nogil:
         cdef Trace *t
         cdef uint32_t cap
         if r.trace == 0:
@@ -112,7 +109,7 @@ cdef class Requests:
                     t = <Trace *>realloc(self.traces, cap * sizeof(Trace))
                     if t == NULL:
                         self.refused += 1
-                        return
+                        return False
                     self.traces = t
                     self.cap_traces = cap
                 self.n_traces += 1
@@ -121,7 +118,7 @@ cdef class Requests:
         memcpy(t.trace_id, trace_id, 16)
         t.parent = parent
         t.flags = flags
-        r.wire = wire
+        return True
 
     cdef void unref(self, uint64_t key) noexcept nogil:
         cdef Request *r
@@ -154,6 +151,8 @@ cdef class Requests:
         for i in range(self.mask + 1):
             if self.slots[i].key and self.slots[i].by_order and self.slots[i].cause_state == CAUSE_KNOWN:
                 self.slots[i].cause_state = CAUSE_DOUBTFUL   # the reference stays until the entry leaves
+                if self.changed != NULL:
+                    self.changed(self, self.slots[i].key, self.slots[i].cause)
 
     cdef void set_cause(self, uint64_t key, uint64_t cause, uint8_t method, uint8_t state) noexcept nogil:
         cdef Request *r
@@ -171,4 +170,6 @@ cdef class Requests:
         r.cause_method = method
         r.cause_state = state
         r.by_order = 0
+        if self.changed != NULL:
+            self.changed(self, key, before)
         self.unref(before)

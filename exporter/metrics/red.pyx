@@ -149,12 +149,12 @@ cdef class Red:
         if s != NULL:
             self.measure(<Table>self.table[KIND_SPANS], s, r, c, duration)
         if peer == NULL or not peer.hidden:
-            graph_observe(<Table>self.table[KIND_EDGES], r, c, me, peer, duration, self.exemplars, self.now_ns)
+            graph_observe(<Table>self.table[KIND_EDGES], r, c, me, peer, duration, self.exemplars and not c.untraced, self.now_ns)
         pthread_mutex_unlock(&self.mutex)
 
     cdef void measure(self, Table table, Series *s, const SpanRec *r, const SpanContext *c, uint64_t duration) noexcept nogil:
         cdef uint32_t bucket = table.observe(s, 0, duration)
-        if self.exemplars:
+        if self.exemplars and not c.untraced:
             table.exemplar(s, bucket, duration, c.trace_id, c.span_id, c.wall_offset + r.end_ns)
         if table.n_parts == 3:   # HTTP with body sizes
             if r.request_size >= 0:

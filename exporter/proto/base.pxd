@@ -62,6 +62,8 @@ cdef struct Parsed:
     uint8_t status           # StatusClass, of a response
     uint8_t wire             # WireContext
     uint8_t trace_flags      # W3C flags octet of the wire context (01 = sampled)
+    uint8_t unsampled        # the sender says that the trace is not recorded; without a context, too ("b3: 0")
+    uint8_t ends_itself      # response of unknown length: its sender says when it ends (closes); silence does not
     uint8_t truncated        # 1: the head was cut, fields may be missing
     uint8_t bodiless         # request: its response has no body (HEAD); the flow hands it back in ParseArgs
     uint16_t version         # HTTP: 10 or 11; RESP: 2 or 3; 0 otherwise
@@ -119,6 +121,8 @@ cdef inline void parsed_init(Parsed *m) noexcept nogil:
     m.status = STATUS_UNSET
     m.wire = WIRE_NONE
     m.trace_flags = 0
+    m.unsampled = 0
+    m.ends_itself = 0
     m.truncated = 0
     m.bodiless = 0
     m.version = 0

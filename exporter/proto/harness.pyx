@@ -164,6 +164,8 @@ cdef void record(Conversation c, const Parsed *m, uint64_t at):
         "status": STATUS[m.status],
         "wire": WIRE[m.wire],
         "trace_flags": m.trace_flags,
+        "unsampled": bool(m.unsampled),
+        "ends_itself": bool(m.ends_itself),
         "truncated": bool(m.truncated),
         "version": m.version,
         "id": m.id,

@@ -24,6 +24,7 @@ cdef struct Head:            # what the fields say that the caller needs
     int64_t length           # Content-Length, or LENGTH_NONE, LENGTH_BAD
     uint8_t coding           # TransferCoding
     uint8_t id_rank          # which name gave request_id: 0 is the best
+    uint8_t stream           # its media type is one of events that come when they come
     Slice host
     WireHeaders wire
 

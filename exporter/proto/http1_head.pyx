@@ -78,6 +78,16 @@ cdef void request_id(Head *h, Slice v, uint8_t rank, Parsed *out) noexcept nogil
         out.request_id = v
 
 
+cdef bint is_stream(Slice v) noexcept nogil:
+    """Media types that are sent piece by piece, with silence in between: Server-Sent Events (WHATWG HTML section 9.2),
+    multipart/x-mixed-replace (cameras), JSON text sequences (RFC 7464) and lines."""
+    v.n = find_byte(v, 59)
+    v = trim_line(v)
+    return (slice_is_nocase(v, b"text/event-stream", 17) or slice_is_nocase(v, b"multipart/x-mixed-replace", 25)
+            or slice_is_nocase(v, b"application/json-seq", 20) or slice_is_nocase(v, b"application/x-ndjson", 20)
+            or slice_is_nocase(v, b"application/stream+json", 23))
+
+
 cdef void field(Head *h, Slice name, Slice value, Parsed *out) noexcept nogil:
     cdef int64_t length
     cdef Slice text = trim_line(value)
@@ -99,6 +109,8 @@ cdef void field(Head *h, Slice name, Slice value, Parsed *out) noexcept nogil:
         out.user_agent = text
     elif name.n == 12 and slice_is_nocase(name, b"x-request-id", 12):
         request_id(h, text, 0, out)
+    elif name.n == 12 and slice_is_nocase(name, b"content-type", 12):
+        h.stream = is_stream(text)
     elif name.n == 10 and slice_is_nocase(name, b"request-id", 10):
         request_id(h, text, 1, out)
     elif name.n == 12 and slice_is_nocase(name, b"x-bfe-log-id", 12):
@@ -133,6 +145,7 @@ cdef void read_fields(const uint8_t *p, uint32_t n, Head *h, Parsed *out) noexce
     h.length = LENGTH_NONE
     h.coding = CODING_NONE
     h.id_rank = ID_RANKS
+    h.stream = 0
     h.host.n = 0
     wire_init(&h.wire)
     cur_init(&c, p, n)
@@ -222,4 +235,6 @@ cdef int measure(const ParseArgs *a, uint32_t n, uint32_t head, const Head *h, P
     elif h.coding == CODING_NONE and h.length == LENGTH_NONE and out.type == MT_REQUEST:
         out.body_size = 0
         out.total = head
+    if out.type == MT_RESPONSE and out.total < 0:
+        out.ends_itself = h.stream or (h.coding != CODING_CHUNKED and h.length == LENGTH_NONE)
     return MSG

@@ -19,5 +19,6 @@ cdef struct WireHeaders:     # the fields as they stand in the message; all empt
 cdef void wire_init(WireHeaders *w) noexcept nogil
 # Remembers the field if its name (any case) is one of those above; says whether it was.
 cdef bint wire_header(WireHeaders *w, Slice name, Slice value) noexcept nogil
-# Fills out.wire, trace_id, parent_id and trace_flags from the best well-formed context; False if there is none.
+# Fills out.wire, trace_id, parent_id, trace_flags and unsampled from the best well-formed context; False if there is none
+# (unsampled: B3 says that also without ids).
 cdef bint wire_resolve(const WireHeaders *w, Parsed *out) noexcept nogil

@@ -130,6 +130,7 @@ cdef bint traceparent(Slice v, Parsed *out) noexcept nogil:
     if hi < 0 or lo < 0:
         return False
     out.trace_flags = <uint8_t>(hi << 4 | lo)
+    out.unsampled = not lo & 1
     return True
 
 
@@ -147,6 +148,7 @@ cdef bint b3_single(Slice v, Parsed *out) noexcept nogil:
         return False
     sampling = next_field(&v, 45)
     out.trace_flags = 1 if sampling.n == 1 and (sampling.p[0] == 49 or sampling.p[0] == 100) else 0
+    out.unsampled = sampling.n == 1 and sampling.p[0] == 48
     return sampling.n <= 1
 
 
@@ -162,7 +164,15 @@ cdef bint b3_multi(const WireHeaders *w, Parsed *out) noexcept nogil:
         out.trace_flags = 1
     elif slice_is_nocase(w.b3_sampled, b"true", 4):
         out.trace_flags = 1
+    out.unsampled = not out.trace_flags and b3_denies(w)
     return True
+
+
+cdef bint b3_denies(const WireHeaders *w) noexcept nogil:
+    """A decision against, which needs no ids; none at all leaves the decision to the receiver."""
+    if w.b3.n:
+        return w.b3.n == 1 and w.b3.p[0] == 48
+    return (w.b3_sampled.n == 1 and w.b3_sampled.p[0] == 48) or slice_is_nocase(w.b3_sampled, b"false", 5)
 
 
 cdef Slice uber_field(Slice *rest) noexcept nogil:
@@ -202,6 +212,7 @@ cdef bint uber(Slice v, Parsed *out) noexcept nogil:
     if hi < 0 or lo < 0:
         return False
     out.trace_flags = <uint8_t>(lo & 1)  # the other bits are Jaeger's own
+    out.unsampled = not lo & 1
     return True
 
 
@@ -305,6 +316,7 @@ cdef bint sw8(Slice v, Parsed *out) noexcept nogil:
     memcpy(text + n + 1, fields[3].p, fields[3].n)
     put_be64(out.parent_id, hash64(text, <uint32_t>n + 1 + fields[3].n, 0))
     out.trace_flags = <uint8_t>(fields[0].p[0] - 48)
+    out.unsampled = not out.trace_flags
     return True
 
 
@@ -322,5 +334,6 @@ cdef bint wire_resolve(const WireHeaders *w, Parsed *out) noexcept nogil:
         out.wire = WIRE_SW8
     else:
         out.trace_flags = 0
+        out.unsampled = b3_denies(w)
         return False
     return True

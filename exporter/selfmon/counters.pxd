@@ -32,6 +32,8 @@ cdef enum:
     N_DROP_SELFTEST
     N_DROP_UNFINISHED
     N_DROP_ENCODE
+    N_DROP_NOT_SAMPLED
+    N_DROP_SDK_SPAN
     # not losses, but worth knowing
     N_HOLD_EARLY
     N_HOLD_WAITED

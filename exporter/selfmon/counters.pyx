@@ -27,6 +27,8 @@ ROWS = [
     ("selftest", "spans of the start-up self-test"),
     ("unfinished", "requests dropped: still without an answer when the agent stopped"),
     ("encode", "spans dropped: no memory for their encoding"),
+    ("not_sampled", "spans left out: the trace context of their request says that its trace is not recorded"),
+    ("sdk_span", "CLIENT spans left out: an SDK makes them (link.sdk_client_spans: omit)"),
     ("hold_early", "spans that left before their hold time: link.hold_bytes was reached"),
     ("hold_waited", "times that a span waited longer because its chain was not known"),
     ("timeouts", "requests without an answer within assemble.timeout_s"),
@@ -38,5 +40,5 @@ ROWS = [
     ("selftest_answered", "requests of the self-test that were paired with their answer: one at each end"),
 ]
 NAMES = [name for name, _ in ROWS]
-DROPS = ("open_full", "own", "selftest", "unfinished", "encode")
+DROPS = ("open_full", "own", "selftest", "unfinished", "encode", "not_sampled", "sdk_span")
 assert len(ROWS) == N_MAX, (len(ROWS), N_MAX)

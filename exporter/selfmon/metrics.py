@@ -9,7 +9,7 @@ from zerospan.exporter.selfmon.counters import ROWS
 Metric = tuple[str, str, str, Iterable[tuple[Mapping[str, object], float]]]
 
 # Counters of the pipeline that are a state of the moment or stand in a family of their own.
-LEDGER = {"seen", "released", "open_full", "own", "selftest", "unfinished", "encode"}
+LEDGER = {"seen", "released", "open_full", "own", "selftest", "unfinished", "encode", "not_sampled", "sdk_span"}
 
 
 def self_metrics(status: Mapping[str, Any]) -> list[Metric]:
@@ -47,10 +47,19 @@ def self_metrics(status: Mapping[str, Any]) -> list[Metric]:
         (
             "zerospan_link_events_total",
             "counter",
-            "Calls without a link: evidence that disagreed, was ambiguous or was forgotten; registry entries refused.",
+            "Calls without a link: evidence that disagreed, was ambiguous or was forgotten; registry entries refused;"
+            " trace contexts that could not name their trace: there were two, or it had left under another name.",
             [
                 ({"event": name}, status["links"][name])
-                for name in ("disagreements", "ambiguous", "calls_forgotten", "ids_refused", "registry_refused")
+                for name in (
+                    "disagreements",
+                    "ambiguous",
+                    "calls_forgotten",
+                    "ids_refused",
+                    "registry_refused",
+                    "contexts_disputed",
+                    "contexts_late",
+                )
             ],
         ),
         (

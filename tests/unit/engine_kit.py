@@ -86,6 +86,7 @@ class Span:
     error: bool
     message: str
     attributes: dict[str, Any] = field(hash=False)
+    links: tuple[tuple[str, str], ...] = ()  # (trace id, span id)
 
     @property
     def path(self) -> str:
@@ -125,6 +126,7 @@ def decode(payload: bytes) -> list[Span]:
                     service, s.name, s.kind, s.trace_id.hex(), s.span_id.hex(), s.parent_span_id.hex(),
                     s.start_time_unix_nano - WALL, s.end_time_unix_nano - WALL, s.status.code == 2, s.status.message,
                     {a.key: value(a.value) for a in s.attributes},
+                    tuple((x.trace_id.hex(), x.span_id.hex()) for x in s.links),
                 )
             )  # fmt: skip
     return out

@@ -208,6 +208,44 @@ def test_malformed_sw8_is_ignored(value: str) -> None:
     assert context(f"sw8: {value}") == NONE
 
 
+def unsampled(*fields: str) -> bool:
+    data = "GET / HTTP/1.1\r\n" + "".join(f"{f}\r\n" for f in fields) + "\r\n"
+    (message,) = Conversation("http").feed(True, data.encode())
+    return bool(message["unsampled"])
+
+
+B3_IDS = (f"X-B3-TraceId: {TRACE}", f"X-B3-SpanId: {SPAN}")
+
+
+@pytest.mark.parametrize(
+    ("fields", "denied"),
+    [
+        ([W3C], False),
+        ([W3C.replace("-01", "-00")], True),
+        ([W3C.replace("-01", "-02")], True),
+        ([f"b3: {TRACE}-{SPAN}-1"], False),
+        ([f"b3: {TRACE}-{SPAN}-d"], False),
+        ([f"b3: {TRACE}-{SPAN}"], False),  # B3: the receiver decides
+        ([f"b3: {TRACE}-{SPAN}-0"], True),
+        (["b3: 0"], True),
+        (["b3: 1"], False),
+        ([*B3_IDS], False),
+        ([*B3_IDS, "X-B3-Sampled: 0"], True),
+        ([*B3_IDS, "X-B3-Sampled: false"], True),
+        ([*B3_IDS, "X-B3-Sampled: 0", "X-B3-Flags: 1"], False),
+        (["X-B3-Sampled: 0"], True),
+        ([f"uber-trace-id: {TRACE}:{SPAN}:0:0"], True),
+        ([f"uber-trace-id: {TRACE}:{SPAN}:0:3"], False),
+        ([sw8(TRACE, sample="0")], True),
+        ([sw8(TRACE)], False),
+        ([W3C, "b3: 0"], False),  # the context that counts decides
+        ([], False),
+    ],
+)
+def test_a_decision_against_recording(fields: list[str], denied: bool) -> None:
+    assert unsampled(*fields) is denied
+
+
 def test_precedence_holds_in_any_order() -> None:
     fields = [W3C, f"b3: {SPAN}-{SPAN}-1", "uber-trace-id: abc:1:0:1", sw8("free")]
     wires = ["traceparent", "b3", "uber-trace-id", "sw8"]
