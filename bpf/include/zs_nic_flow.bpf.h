@@ -14,7 +14,10 @@
 #include "zs_nic_packet.bpf.h"
 
 const volatile __u32 zs_nic_share = 0xffffffff; /* connections whose hash is not above it are told */
-const volatile __u64 zs_nic_netns_cookie = 0; /* of the one namespace; 0: ask for each record (Linux 6.15) */
+const volatile __u64 zs_nic_netns_cookie = 0; /* of the one namespace; 0: look at each packet's device (Linux 6.2) */
+
+/* Weak, and never reached where a constant says the namespace: older kernels do not have it. */
+extern void *bpf_cast_to_kern_ctx(void *ctx) __weak __ksym;
 
 #define ZS_NIC_TRIES 8 /* runs of a connection at which its socket is looked for */
 
@@ -420,6 +423,17 @@ static __always_inline bool zs_nic_source_is_second(const struct zs_segment *s)
 	return s->src_port > s->dst_port;
 }
 
+/* Of the device. (bpf_get_netns_cookie tells the sending socket's, or that of the initial namespace.) */
+static __always_inline __u64 zs_nic_cookie(struct __sk_buff *skb)
+{
+	struct sk_buff *inside;
+
+	if (zs_nic_netns_cookie)
+		return zs_nic_netns_cookie;
+	inside = bpf_cast_to_kern_ctx(skb);
+	return inside->dev->nd_net.net->net_cookie;
+}
+
 static __always_inline void zs_nic_ends(struct zs_nic_key *key, const __u8 *first, const __u8 *second, __u16 first_port,
 					__u16 second_port)
 {
@@ -451,7 +465,7 @@ static __always_inline void zs_nic_packet(struct __sk_buff *skb, bool l2, bool e
 		zs_nic_ends(&at.key, s->inner.dst, s->inner.src, s->dst_port, s->src_port);
 	else
 		zs_nic_ends(&at.key, s->inner.src, s->inner.dst, s->src_port, s->dst_port);
-	at.key.netns_cookie = zs_nic_netns_cookie ? zs_nic_netns_cookie : bpf_get_netns_cookie(skb);
+	at.key.netns_cookie = zs_nic_cookie(skb);
 	at.key.ifindex = skb->ifindex;
 	at.key.tunnel_id = s->tunnel_id;
 	at.key.vlans = s->vlans;

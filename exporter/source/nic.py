@@ -1,9 +1,9 @@
 """NIC points: finds the interfaces of all network namespaces, attaches bpf/nic.bpf.c to them, and says which is whose.
 
 A thread of its own moves between namespaces, once a second and whenever rtnetlink tells of a change; nothing else of
-the process leaves its namespace. Records (struct zs_nic) go into the ring and the counters of the Capture that is given, so
-whoever drains that sees them. Needs CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN (setns) and, to see other
-users' processes, CAP_SYS_PTRACE. Used by pipeline.py and `zerospan check`.
+the process leaves its namespace. Records (struct zs_nic) go into the ring and the counters of the Capture that is
+given, so whoever drains that sees them. Needs CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN (setns)
+and, to see other users' processes, CAP_SYS_PTRACE. Used by pipeline.py and `zerospan check`.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ KEPT = ("zs_nic_flows", "zs_nic_owns")  # maps that all objects here have togeth
 
 
 class Programs:
-    """The loaded object. Before Linux 6.15 a tc program cannot ask for its namespace: then one object for each.
+    """The loaded object. Before Linux 6.2 a program cannot see its packet's device: then one object a namespace.
 
     Raises CaptureError if neither can be had.
     """
@@ -113,7 +113,7 @@ class Nics:
 
     `capture`: whose ring and counters are used; `netns`: names, paths or "self": only these namespaces, empty: all;
     `share`: of the connections that are told, in (0, 1]; `way`: one of nic_attach.WAYS or "auto"; `lo`: loopback
-    devices, too; `flows`: connections remembered, over all points; `each`: as on kernels before 6.15.
+    devices, too; `flows`: connections remembered, over all points; `each`: as on kernels before 6.2.
     start() returns when all interfaces that were there are watched. Raises CaptureError.
     """
 
