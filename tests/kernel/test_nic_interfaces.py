@@ -130,23 +130,9 @@ def test_they_come_and_go(net: Net, capture: Capture, watch: Callable[..., Nics]
 @pytest.mark.parametrize("way", nic_attach.WAYS)
 def test_nothing_is_left_behind(net: Net, watch: Callable[..., Nics], way: str) -> None:
     """Attached as was asked for; after stop() nothing is, and others' filters stay where they were."""
-    others = (
-        "tc",
-        "filter",
-        "add",
-        "dev",
-        "vethp",
-        "ingress",
-        "protocol",
-        "ip",
-        "prio",
-        "9",
-        "matchall",
-        "action",
-        "ok",
-    )
+    others = "tc filter add dev vethp ingress protocol ip prio 9 matchall action ok"
     command(net.node[0], "tc", "qdisc", "add", "dev", "vethp", "clsact")
-    made = command(net.node[0], *others, ok=False)
+    made = command(net.node[0], *others.split(" "), ok=False)
     before = attached(net.node[0]), command(net.node[0], "tc", "qdisc", "show")
     nics = watch(netns=net.names, way=way)
     assert nics.status()["hooks"] == {way: 8}, made
@@ -208,7 +194,7 @@ def test_own_connections_are_not_told(net: Net, capture: Capture, watch: Callabl
     failed: list[BaseException] = []
 
     def agent() -> None:
-        """As if the process lived in the pod: /proc/self/net shows the main thread's namespace, so ask for ports by hand."""
+        """As if the process lived in the pod; /proc/self/net shows the main thread's namespace: ports by hand."""
         try:
             with inside(fd):
                 nics = watch(netns=net.names)
@@ -267,18 +253,8 @@ def test_roles_by_how_namespaces_hang_together() -> None:
         5: [veth(1, 2, 0)],
         6: [veth(1, 12, 0)],
     }
-    peers = {
-        (1, 0): 2,
-        (1, 1): 3,
-        (1, 2): 6,
-        (2, 0): 1,
-        (2, 1): 4,
-        (3, 0): 1,
-        (3, 1): 5,
-        (4, 0): 2,
-        (5, 0): 3,
-        (6, 0): 1,
-    }
+    peers = {(1, 0): 2, (1, 1): 3, (1, 2): 6, (2, 0): 1, (2, 1): 4, (3, 0): 1, (3, 1): 5}
+    peers |= {(4, 0): 2, (5, 0): 3, (6, 0): 1}
     found = hosts(links, peers, 1)
     assert found == {1, 2, 3}
     roles = {(ns, x.ifindex): role(x, ns, peers[ns, x.peer_nsid or 0], found) for ns in links for x in links[ns]}

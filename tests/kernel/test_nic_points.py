@@ -33,6 +33,7 @@ def nics(request: pytest.FixtureRequest, net: Net, capture: Capture) -> Iterator
     way, _, each = request.param.partition("-")
     made = Nics(capture, netns=net.names, way=way, each=bool(each))
     made.start()
+    until(lambda: len(made.interfaces()) == 8, 60)
     yield made
     made.stop()
 
