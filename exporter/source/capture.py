@@ -173,6 +173,10 @@ class Capture:
         while self.cpu_rings:
             os.close(self.cpu_rings.pop())
 
+    def shared(self) -> dict[str, int]:
+        """Maps (name -> fd) that a further object of programs is to use instead of its own: rings, counters."""
+        return {name: self.object.map_fd(name) for name in ("zs_ring", "zs_cpu_rings", "zs_counts")}
+
     def sweep(self) -> None:
         """Has the kernel say how far the runs have come that went on without a record."""
         bpf.run_iter(self._sweep)
