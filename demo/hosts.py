@@ -37,9 +37,9 @@ from typing import IO, NamedTuple, Self
 NETNS = Path("/run/netns")
 ETC = Path("/etc/netns")
 CGROUPS = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
-UNDERLAY = ipaddress.ip_network("192.168.77.0/24")
-PODS = ipaddress.ip_network("10.77.0.0/16")
-SERVICES = ipaddress.ip_network("10.78.0.0/24")
+UNDERLAY = ipaddress.IPv4Network("192.168.77.0/24")
+PODS = ipaddress.IPv4Network("10.77.0.0/16")
+SERVICES = ipaddress.IPv4Network("10.78.0.0/24")
 VXLAN_ID = 77
 VXLAN_PORT = 4789
 MARK = re.compile(r"^zh-([a-z0-9_]+)-(\d+)\.(\d+)-")  # zh-PREFIX-PID.STARTTICKS-NAME
