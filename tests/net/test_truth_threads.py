@@ -1,0 +1,104 @@
+"""Thread-per-request servers, 50 requests in flight, 1 to 3 calls each: every link against the truth (kit/truth.py)."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from nginx import free_port
+from truth import CLIENT, SERVER
+from truth_run import Bench
+
+PROGRAMS = Path(__file__).resolve().parent / "truth"
+REQUESTS = 2000
+IN_FLIGHT = 50
+
+Start = Callable[[Bench, int], None]
+
+
+def gunicorn(bench: Bench, port: int, *, keep: bool, options: str) -> None:
+    argv = ["/usr/bin/gunicorn", "--chdir", str(PROGRAMS), "--bind", f"127.0.0.1:{port}", "--backlog", "1024",
+            "--worker-tmp-dir", str(bench.folder), *options.split(), "app:app"]  # fmt: skip
+    bench.start(argv, port, env={"TRUTH_KEEP": str(int(keep)), "PYTHONDONTWRITEBYTECODE": "1"})
+
+
+def puma(bench: Bench, port: int, *, keep: bool, options: str) -> None:
+    argv = ["/usr/bin/puma", "--bind", f"tcp://127.0.0.1:{port}?backlog=1024", "--environment", "production",
+            *options.split(), str(PROGRAMS / "app.ru")]  # fmt: skip
+    bench.start(argv, port, env={"TRUTH_KEEP": str(int(keep))})
+
+
+def java(bench: Bench, port: int, *, mode: str) -> None:
+    subprocess.run(["/usr/bin/javac", "-d", str(bench.folder), str(PROGRAMS / "Threads.java")], check=True)
+    # Without it the JDK's server writes head and body apart and Nagle costs 40 ms on a kept connection.
+    options = ["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dsun.net.httpserver.nodelay=true"]
+    bench.start(["/usr/bin/java", *options, "-cp", str(bench.folder), "Threads", mode], port)
+
+
+def apache(bench: Bench, port: int) -> None:
+    modules = Path("/usr/lib/apache2/modules")
+    php = next(modules.glob("libphp*.so"))
+    conf = bench.folder / "apache.conf"
+    conf.write_text(f"""
+ServerRoot {bench.folder}
+ServerName 127.0.0.1
+Listen 127.0.0.1:{port}
+ListenBacklog 1024
+PidFile {bench.folder}/apache.pid
+Mutex fcntl
+ErrorLog /dev/stderr
+User www-data
+Group www-data
+LoadModule mpm_prefork_module {modules}/mod_mpm_prefork.so
+LoadModule authz_core_module {modules}/mod_authz_core.so
+LoadModule alias_module {modules}/mod_alias.so
+LoadModule php_module {php}
+StartServers 20
+MinSpareServers 20
+MaxSpareServers 60
+MaxRequestWorkers 60
+KeepAlive On
+MaxKeepAliveRequests 0
+PassEnv TRUTH_UPSTREAM
+""".replace("PassEnv", "# inherited by getenv():") + f"""
+AliasMatch "^/t/.*" "{PROGRAMS}/index.php"
+<Directory "{PROGRAMS}">
+  Require all granted
+  SetHandler application/x-httpd-php
+</Directory>
+""")
+    bench.start(["/usr/sbin/apache2", "-f", str(conf), "-DFOREGROUND"], port)
+
+
+RUNTIMES: dict[str, tuple[Start, bool]] = {
+    # name: how it is started, whether the driver keeps its connections
+    "gunicorn-sync": (functools.partial(gunicorn, keep=False, options="--worker-class sync --workers 8"), False),
+    "gunicorn-gthread": (
+        functools.partial(gunicorn, keep=True, options="--worker-class gthread --workers 2 --threads 25 --keep-alive 60"),
+        True,
+    ),
+    "puma": (functools.partial(puma, keep=True, options="--threads 25:25"), True),
+    "puma-close": (functools.partial(puma, keep=False, options="--threads 25:25"), False),
+    "java-pool": (functools.partial(java, mode="pool"), True),
+    "java-connection": (functools.partial(java, mode="connection"), True),
+    "apache-prefork": (apache, True),
+}
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_links_of_a_thread_per_request_server(tmp_path: Path, name: str) -> None:
+    start, keep_alive = RUNTIMES[name]
+    port = free_port()
+    with Bench(name, tmp_path) as bench:
+        start(bench, port)
+        score = bench.measure(
+            f"http://127.0.0.1:{port}", requests=REQUESTS, in_flight=IN_FLIGHT, keep_alive=keep_alive
+        )
+    calls = score.links[CLIENT]
+    assert calls.expected > REQUESTS, "the runtime made no calls: nothing was measured"
+    assert calls.precision >= 0.999 and calls.recall >= 0.995, score.text()
+    assert score.links[SERVER].right == score.links[SERVER].expected, score.text()
+    assert score.wrong_traces <= REQUESTS // 1000, score.text()
