@@ -50,7 +50,8 @@ cdef enum:                   # SpanString
     STR_AGENT = 7            # user_agent.original
     STR_ROUTE = 8            # http.route of a SERVER span, url.template of a CLIENT span
     STR_REQUEST_ID = 9
-    STR_MAX = 10
+    STR_PEER = 10            # link.ends.EndAddress of the other end, where translation hides it: bytes, no text
+    STR_MAX = 11
 
 cdef struct SpanRec:
     uint32_t size            # of the whole block, a multiple of 8
@@ -80,8 +81,8 @@ cdef struct SpanRec:
     uint8_t pad0[5]
     uint8_t local_addr[16]
     uint8_t remote_addr[16]
-    uint16_t n[10]           # lengths of the strings (STR_MAX)
-    uint16_t pad[2]
+    uint16_t n[11]           # lengths of the strings (STR_MAX)
+    uint16_t pad[1]
 
 cdef struct SpanContext:     # what the link stage adds when a span leaves
     uint8_t trace_id[16]

@@ -25,6 +25,8 @@ NAMES = {
     ATTR_ERROR_TYPE: "error.type",
     ATTR_SERVICE_PEER_NAME: "service.peer.name",
     ATTR_PEER_SERVICE: "peer.service",
+    ATTR_REAL_PEER_ADDRESS: "zerospan.peer.address",  # the other end's own address, where translation hides it
+    ATTR_REAL_PEER_PORT: "zerospan.peer.port",
     ATTR_POINT: "zerospan.point",
     ATTR_REQUEST_KEY: "zerospan.request_key",
     ATTR_LINK_METHOD: "zerospan.link.method",
