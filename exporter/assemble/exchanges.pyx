@@ -16,11 +16,11 @@ from zerospan.exporter.assemble.operations cimport (
 from zerospan.exporter.assemble.processes cimport Proc
 from zerospan.exporter.assemble.span cimport (
     KIND_CLIENT, KIND_SERVER, LINK_REQUEST_ID, LINK_TRACEPARENT, REASON_CLOSED, REASON_NOT_SEEN, REASON_TIMEOUT,
-    SPAN_ERROR, SpanRec,
+    SPAN_ERROR, EndAddress, SpanRec,
 )
 from zerospan.exporter.assemble.table cimport Flow, FlowTable, Open
 from zerospan.exporter.link.cause cimport Profile
-from zerospan.exporter.link.ends cimport END_CLIENT, END_SERVER, EndAddress
+from zerospan.exporter.link.ends cimport END_CLIENT, END_SERVER
 from zerospan.exporter.link.ids cimport get_be64, hash64, hash_bytes, request_key
 from zerospan.exporter.link.requests cimport Request
 from zerospan.exporter.proto.base cimport PAIR_BY_ID, WIRE_NONE, Parsed

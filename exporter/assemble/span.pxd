@@ -50,8 +50,14 @@ cdef enum:                   # SpanString
     STR_AGENT = 7            # user_agent.original
     STR_ROUTE = 8            # http.route of a SERVER span, url.template of a CLIENT span
     STR_REQUEST_ID = 9
-    STR_PEER = 10            # link.ends.EndAddress of the other end, where translation hides it: bytes, no text
+    STR_PEER = 10            # EndAddress of the other end, where translation hides it: bytes, no text
     STR_MAX = 11
+
+cdef struct EndAddress:      # a socket's own address; in a span as it is (STR_PEER): no implicit padding
+    uint8_t addr[16]         # network order; IPv4 in the first 4 bytes
+    uint16_t port            # host order
+    uint8_t family           # AF_INET, AF_INET6; 0: not seen
+    uint8_t pad
 
 cdef struct SpanRec:
     uint32_t size            # of the whole block, a multiple of 8

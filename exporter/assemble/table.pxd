@@ -3,8 +3,8 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from zerospan.exporter.assemble.processes cimport Processes
-from zerospan.exporter.assemble.span cimport SpanRec
-from zerospan.exporter.link.ends cimport EndAddress, Ends
+from zerospan.exporter.assemble.span cimport EndAddress, SpanRec
+from zerospan.exporter.link.ends cimport Ends
 from zerospan.exporter.link.requests cimport Requests
 from zerospan.exporter.proto.base cimport ProtoOps
 from zerospan.exporter.proto.stream cimport Stream

@@ -7,7 +7,7 @@ from libc.string cimport memcpy
 from zerospan.exporter.assemble.processes cimport Proc
 from zerospan.exporter.assemble.span cimport (
     KIND_CLIENT, LINK_MAX, SPAN_ERROR, STR_AGENT, STR_COLLECTION, STR_DOMAIN, STR_OPERATION, STR_QUERY, STR_REQUEST_ID, STR_ROUTE,
-    STR_PEER, STR_STATUS, STR_TARGET, SpanContext, SpanRec, span_str,
+    STR_PEER, STR_STATUS, STR_TARGET, EndAddress, SpanContext, SpanRec, span_str,
 )
 from zerospan.exporter.encode.attributes cimport (
     ATTR_CLIENT_ADDRESS, ATTR_CLIENT_PORT, ATTR_DB_COLLECTION, ATTR_DB_NAMESPACE, ATTR_DB_OPERATION, ATTR_DB_QUERY_TEXT,
@@ -26,7 +26,6 @@ from zerospan.exporter.encode.digits cimport ADDRESS_MAX, DIGITS_MAX, put_addres
 from zerospan.exporter.encode.name cimport error_type, known_method, server_address
 from zerospan.exporter.encode.text cimport TEXT_MAX, json_chars, text_copy, text_is_ascii
 from zerospan.exporter.encode.wire cimport VARINT_MAX, varint_put, varint_size
-from zerospan.exporter.link.ends cimport EndAddress
 from zerospan.exporter.proto.base cimport PROTO_DNS, PROTO_HTTP1, PROTO_POSTGRES, PROTO_REDIS
 from zerospan.exporter.proto.cursor cimport Slice, slice_of
 

@@ -8,17 +8,13 @@ set of four gives way, counted (`replaced`); its connection's spans then lack th
 Called by assemble: on_conn puts, release asks (twice at most a connection).
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
+
+from zerospan.exporter.assemble.span cimport EndAddress
 
 cdef enum:                   # which end
     END_CLIENT = 0           # the end that connected
     END_SERVER = 1
-
-cdef struct EndAddress:      # kept in a span as it is (STR_PEER): no implicit padding
-    uint8_t addr[16]         # network order; IPv4 in the first 4 bytes
-    uint16_t port            # host order
-    uint8_t family           # AF_INET, AF_INET6; 0: not seen
-    uint8_t pad
 
 cdef struct Pair:
     uint64_t key             # C; 0: empty

@@ -5,6 +5,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from zerospan.exporter.assemble.span cimport EndAddress
+
 cdef enum:
     WAYS = 4
     MIN_SETS = 16

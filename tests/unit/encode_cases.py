@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 import random
+import socket
+import struct
 from typing import Any
 
 HTTP, REDIS, POSTGRESQL, DNS = 1, 2, 3, 4
@@ -220,15 +222,20 @@ def attributes(span: Span, peer: str = "") -> dict[str, Any]:
             "network.peer.address": address(span["remote_addr"]),
             "network.peer.port": get("remote_port", 0),
         }
+        end, port = address(span["remote_addr"]), get("remote_port", 0)
+        if "peer" in span:
+            end, port = real_peer(span["peer"])
+            out |= {"zerospan.peer.address": end, "zerospan.peer.port": port}
         if not client:
-            out |= {"client.address": address(span["remote_addr"]), "client.port": get("remote_port", 0)}
+            out |= {"client.address": end, "client.port": port}
     host, port = server(span)
     if host:
         out["server.address"] = host
         if port:
             out["server.port"] = port
+    texts["service.peer.name"] = peer
     if client:
-        texts |= {"service.peer.name": peer, "peer.service": peer}
+        texts["peer.service"] = peer
     texts["error.type"] = error_type(span)
     if get("tid"):
         numbers["thread.id"] = span["tid"]
@@ -241,6 +248,12 @@ def attributes(span: Span, peer: str = "") -> dict[str, Any]:
     if get("first_ns") and span["first_ns"] >= get("start_ns", 0):
         numbers["zerospan.time_to_first_byte"] = span["first_ns"] - get("start_ns", 0)
     return out | numbers | {name: clean(text) for name, text in texts.items() if text}
+
+
+def real_peer(end: bytes) -> tuple[str, int]:
+    """Address and port of a link.ends.EndAddress."""
+    raw, port, family, _ = struct.unpack("=16sHBB", end)
+    return address(str(ipaddress.ip_address(raw if family == socket.AF_INET6 else raw[:4]))), port
 
 
 def random_text(r: random.Random) -> bytes:
@@ -311,4 +324,7 @@ def random_span(r: random.Random) -> Span:
             span[side] = str(
                 ipaddress.IPv6Address(r.getrandbits(128)) if v6 else ipaddress.IPv4Address(r.getrandbits(32))
             )
+        if r.random() < 0.3:
+            family = r.choice([socket.AF_INET, socket.AF_INET6])
+            span["peer"] = struct.pack("=16sHBB", r.randbytes(16), r.randrange(65536), family, 0)
     return span
