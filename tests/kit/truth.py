@@ -1,7 +1,7 @@
 """Every link of an agent's spans against what the programs really did: precision, recall, wrong traces, by method.
 
-The truth stands in the requests themselves, where no linker looks: each hop has its own path, `/t/<hop>/<plan>/<ms>`. The
-driver's request number 17 is hop `17`; the first call made to serve it is hop `17.1`, the second call made to
+The truth stands in the requests themselves, where no linker looks: each hop has its own path, `/t/<hop>/<plan>/<ms>`.
+The driver's request number 17 is hop `17`; the first call made to serve it is hop `17.1`, the second call made to
 serve that one `17.1.2`, and so on. So the right parent of a span follows from its own hop:
 
   SERVER span of hop H      the CLIENT span of hop H (the same request, the other end)
@@ -10,17 +10,17 @@ serve that one `17.1.2`, and so on. So the right parent of a span follows from i
   CLIENT span of a proxy    the SERVER span of the same hop in the same service (`proxies`)
 
 What a runtime has to provide to be judged (see tests/net/truth/ for those that there are): an HTTP server that answers
-GET /t/<hop>/<plan>/<ms> with 200. `plan` is "N" or "N.rest": make N calls, one after the other (or at once, if that is what the
-runtime is for), k = 1..N, to $TRUTH_UPSTREAM/t/<hop>.<k>/<rest, "0" if there is none>/<ms>, read each answer to its end, then answer.
-`plan` "0": wait `ms` milliseconds, then answer (kit/truth_peers.py is such an end point). tests/net/test_truth_threads.py
-shows the ten lines that start one; kit/truth_run.py does the rest.
+GET /t/<hop>/<plan>/<ms> with 200. `plan` is "N" or "N.rest": make N calls, one after the other (or at once, if that is
+what the runtime is for), k = 1..N, to $TRUTH_UPSTREAM/t/<hop>.<k>/<rest, "0" if there is none>/<ms>, read each answer
+to its end, then answer. `plan` "0": wait `ms` milliseconds, then answer (kit/truth_peers.py is such an end point).
+tests/net/test_truth_threads.py shows the ten lines that start one; kit/truth_run.py does the rest.
 
 Where paths must be the same (proxies, identical requests in flight), give `ident=by_body_size`: the hop is then the
 size of the request's body, which a proxy passes on and no linker looks at.
 
 Counts are of links. right: the parent is a right one, present, in the same trace. wrong: any other parent. unlinked: no
-parent where there should be one. missing: no such span at all. precision = right / (right + wrong), recall = right / all that
-there should be (from what the driver sent, so that lost spans count). A wrong trace has spans of two requests.
+parent where there should be one. missing: no such span at all. precision = right / (right + wrong), recall = right /
+all that there should be (from what the driver sent, so that lost spans count). A wrong trace has spans of two requests.
 Called by tests/net; `python tests/kit/truth.py SPANS... --requests FILE` judges files (a line each: "<number> <plan>").
 """
 
@@ -122,7 +122,7 @@ class Score:
     def all(self) -> Links:
         """SERVER and CLIENT links together."""
         one, two = self.links[SERVER], self.links[CLIENT]
-        return Links(one.right + two.right, one.wrong + two.wrong, one.unlinked + two.unlinked, one.missing + two.missing)
+        return Links(*(vars(one)[name] + vars(two)[name] for name in vars(one)))
 
     def json(self) -> dict[str, Any]:
         """The whole result for a file."""
@@ -140,7 +140,7 @@ class Score:
 
     def text(self) -> str:
         """The table for people."""
-        rows = [("links", "right", "wrong", "unlinked", "missing", "precision", "recall")]
+        rows: list[tuple[str, ...]] = [("links", "right", "wrong", "unlinked", "missing", "precision", "recall")]
         for kind, links in self.links.items():
             rows.append(self._row(KIND_NAMES[kind], links))
         for (kind, method), links in sorted(self.methods.items()):
@@ -174,8 +174,8 @@ def judge(
 ) -> Score:
     """Compares every link with the truth.
 
-    spans: flat, as `agent.spans` reads them. proxies: service names that pass a request on with its path unchanged; a request's
-    SERVER spans then number one more for each. servers=False: the called ends speak something that is not seen.
+    spans: flat, as `agent.spans` reads them. proxies: service names that pass a request on with its path unchanged; a
+    request's SERVER spans then number one more for each. servers=False: the called ends speak what is not seen.
     driver_watched=False: no CLIENT spans of the driver are expected, and its requests' SERVER spans are roots.
     """
     score = Score(requests=len(sent))
@@ -222,7 +222,8 @@ def judge(
             if len(score.examples) < examples:
                 below = f"hop {parent[0]} of {parent[1]['service']}" if parent else parent_id or "nothing"
                 score.examples.append(
-                    f"  {verdict}: {KIND_NAMES[kind]} of {span['service']}, hop {hop}, below {below} (trace {span['traceId']})"
+                    f"  {verdict}: {KIND_NAMES[kind]} of {span['service']}, hop {hop}, below {below}"
+                    f" (trace {span['traceId']})"
                 )
     for hop in hops:
         for kind in (SERVER, CLIENT) if servers else (CLIENT,):

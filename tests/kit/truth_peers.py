@@ -1,4 +1,4 @@
-"""Both ends of the truth harness, small enough not to be what is measured: the end point and the driver. See kit/truth.py.
+"""Both ends of the truth harness (kit/truth.py), too small to be what is measured: the end point and the driver.
 
 `python truth_peers.py leaf PORT [ADDRESS]`: answers GET /t/<hop>/0/<ms> after ms milliseconds, kept connections or not.
 `python truth_peers.py drive URL REQUESTS IN_FLIGHT [--keep-alive] [--plans 1,2,3] [--seed N]`: sends the requests, so
@@ -39,8 +39,8 @@ class Leaf(asyncio.Protocol):
     def answer(self, close: bool) -> None:
         if self.transport.is_closing():
             return
-        extra = b"Connection: close\r\n" if close else b""
-        self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n" + extra + b"\r\nleaf\n")
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n"
+        self.transport.write(head + (b"Connection: close\r\n" if close else b"") + b"\r\nleaf\n")
         if close:
             self.transport.close()
 

@@ -1,4 +1,4 @@
-"""One measurement of a runtime: its programs and an agent in a cgroup of their own, requests driven through, links judged.
+"""One measurement of a runtime: its programs and an agent in a cgroup of their own, requests sent, links judged.
 
     with Bench("gunicorn", tmp_path) as bench:
         bench.start(["gunicorn", ...], port)          # knows $TRUTH_UPSTREAM; see kit/truth.py for what it must answer
@@ -115,7 +115,7 @@ class Bench:
         proxies: Collection[str] = (),
         ident: Ident = by_path,
     ) -> Score:
-        """Drives the requests with an agent beside it and judges its links. All must be answered with 200 and nothing lost."""
+        """Sends the requests with an agent beside it, judges its links. All must get their 200, nothing may be lost."""
         with Agent(self.folder, self.config, "--cgroup", self.cgroup) as agent:
             sent = drive(url, requests, in_flight, keep_alive, plans)
             status = agent.settled()

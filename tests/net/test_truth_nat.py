@@ -1,8 +1,8 @@
-"""Across address translation, on one kernel with one agent: the trace is whole and both real ends are named (kit/truth.py).
+"""Across address translation, on one kernel with one agent: whole traces, both real ends named (kit/truth.py).
 
-Two nodes with pods, a tunnel between them, ClusterIPs by nftables (demo/hosts.py). A pod (or a machine outside) calls `front`,
-which calls `back`: by SNAT, by DNAT, by both, by a node port, and a pod that calls itself by its own ClusterIP. Then the
-same with every twentieth packet between the nodes lost, over kept connections.
+Two nodes with pods, a tunnel between them, ClusterIPs by nftables (demo/hosts.py). A pod (or a machine outside) calls
+`front`, which calls `back`: by SNAT, by DNAT, by both, by a node port, and a pod that calls itself by its own
+ClusterIP. Then the same with every twentieth packet between the nodes lost, over kept connections.
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ def ways(world: World) -> dict[str, Way]:
     }
 
 
-def measure(world: World, folder: Path, name: str, way: Way, requests: int = REQUESTS) -> tuple[Score, list[dict[str, Any]]]:
+def measure(
+    world: World, folder: Path, name: str, way: Way, requests: int = REQUESTS
+) -> tuple[Score, list[dict[str, Any]]]:
     source: Node = getattr(world, way.source)
     with Agent(folder, None, "--cgroup", world.cgroup) as agent:
         sent = drive(way.url, requests, IN_FLIGHT, True, way.plans, source.argv([]))

@@ -14,7 +14,35 @@ from truth_run import Bench
 
 PROGRAMS = Path(__file__).resolve().parent / "truth"
 REQUESTS = 2000
+GTHREAD = "--worker-class gthread --workers 2 --threads 25 --keep-alive 60"
 IN_FLIGHT = 50
+
+# The modules' own environment is the server's, so that getenv() has TRUTH_UPSTREAM.
+APACHE = """ServerRoot {folder}
+ServerName 127.0.0.1
+Listen 127.0.0.1:{port}
+ListenBacklog 1024
+PidFile {folder}/apache.pid
+Mutex fcntl
+ErrorLog /dev/stderr
+User www-data
+Group www-data
+LoadModule mpm_prefork_module {modules}/mod_mpm_prefork.so
+LoadModule authz_core_module {modules}/mod_authz_core.so
+LoadModule alias_module {modules}/mod_alias.so
+LoadModule php_module {php}
+StartServers 20
+MinSpareServers 20
+MaxSpareServers 60
+MaxRequestWorkers 60
+KeepAlive On
+MaxKeepAliveRequests 0
+AliasMatch "^/t/.*" "{programs}/index.php"
+<Directory "{programs}">
+  Require all granted
+  SetHandler application/x-httpd-php
+</Directory>
+"""
 
 Start = Callable[[Bench, int], None]
 
@@ -42,44 +70,16 @@ def apache(bench: Bench, port: int) -> None:
     modules = Path("/usr/lib/apache2/modules")
     php = next(modules.glob("libphp*.so"))
     conf = bench.folder / "apache.conf"
-    conf.write_text(f"""
-ServerRoot {bench.folder}
-ServerName 127.0.0.1
-Listen 127.0.0.1:{port}
-ListenBacklog 1024
-PidFile {bench.folder}/apache.pid
-Mutex fcntl
-ErrorLog /dev/stderr
-User www-data
-Group www-data
-LoadModule mpm_prefork_module {modules}/mod_mpm_prefork.so
-LoadModule authz_core_module {modules}/mod_authz_core.so
-LoadModule alias_module {modules}/mod_alias.so
-LoadModule php_module {php}
-StartServers 20
-MinSpareServers 20
-MaxSpareServers 60
-MaxRequestWorkers 60
-KeepAlive On
-MaxKeepAliveRequests 0
-PassEnv TRUTH_UPSTREAM
-""".replace("PassEnv", "# inherited by getenv():") + f"""
-AliasMatch "^/t/.*" "{PROGRAMS}/index.php"
-<Directory "{PROGRAMS}">
-  Require all granted
-  SetHandler application/x-httpd-php
-</Directory>
-""")
+    conf.write_text(
+        APACHE.format(folder=bench.folder, port=port, modules=modules, php=php, programs=PROGRAMS), encoding="ascii"
+    )
     bench.start(["/usr/sbin/apache2", "-f", str(conf), "-DFOREGROUND"], port)
 
 
 RUNTIMES: dict[str, tuple[Start, bool]] = {
     # name: how it is started, whether the driver keeps its connections
     "gunicorn-sync": (functools.partial(gunicorn, keep=False, options="--worker-class sync --workers 8"), False),
-    "gunicorn-gthread": (
-        functools.partial(gunicorn, keep=True, options="--worker-class gthread --workers 2 --threads 25 --keep-alive 60"),
-        True,
-    ),
+    "gunicorn-gthread": (functools.partial(gunicorn, keep=True, options=GTHREAD), True),
     "puma": (functools.partial(puma, keep=True, options="--threads 25:25"), True),
     "puma-close": (functools.partial(puma, keep=False, options="--threads 25:25"), False),
     "java-pool": (functools.partial(java, mode="pool"), True),
@@ -94,9 +94,7 @@ def test_links_of_a_thread_per_request_server(tmp_path: Path, name: str) -> None
     port = free_port()
     with Bench(name, tmp_path) as bench:
         start(bench, port)
-        score = bench.measure(
-            f"http://127.0.0.1:{port}", requests=REQUESTS, in_flight=IN_FLIGHT, keep_alive=keep_alive
-        )
+        score = bench.measure(f"http://127.0.0.1:{port}", requests=REQUESTS, in_flight=IN_FLIGHT, keep_alive=keep_alive)
     calls = score.links[CLIENT]
     assert calls.expected > REQUESTS, "the runtime made no calls: nothing was measured"
     assert calls.precision >= 0.999 and calls.recall >= 0.995, score.text()
