@@ -11,11 +11,11 @@ from libc.string cimport memcpy, memset
 from zerospan.exporter.assemble.span cimport (
     KIND_CLIENT, KIND_SERVER, REASON_CLOSED, REASON_RESET, REASON_TCP_TIMEOUT, SPAN_ERROR, SPAN_UNSET,
     STR_AGENT, STR_COLLECTION, STR_DOMAIN, STR_MAX, STR_MESSAGE, STR_OPERATION, STR_PEER, STR_QUERY, STR_REQUEST_ID, STR_ROUTE,
-    STR_STATUS, STR_TARGET, SpanRec, span_str,
+    STR_STATUS, STR_TARGET, SpanRec, span_str, speaks_http,
 )
 from zerospan.exporter.link.ids cimport hash_bytes
 from zerospan.exporter.proto.base cimport (
-    PAIR_BY_ID, PROTO_HTTP1, PROTO_POSTGRES, STATUS_CLIENT_ERROR, STATUS_SERVER_ERROR,
+    PAIR_BY_ID, PROTO_POSTGRES, STATUS_CLIENT_ERROR, STATUS_SERVER_ERROR,
 )
 from zerospan.exporter.proto.cursor cimport Slice, slice_is, slice_of
 
@@ -144,7 +144,7 @@ cdef void describe_answer(Open *o, const Parsed *m, bint mask) noexcept nogil:
 
 cdef Slice route_of(Open *o, Routes routes, uint32_t service) noexcept nogil:
     cdef SpanRec *r = span_of(o)
-    if r.proto != PROTO_HTTP1:
+    if not speaks_http(r):
         return slice_of(NULL, 0)
     if r.code == 400 or r.code == 404 or r.code == 405:
         return cut(routes.route_if_known(service, span_str(r, STR_TARGET)), MAX_ROUTE)

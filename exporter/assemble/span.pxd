@@ -7,6 +7,7 @@ All texts are masked already (or meant to be seen: privacy.mask false).
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from zerospan.exporter.proto.base cimport PROTO_FASTCGI, PROTO_HTTP1
 from zerospan.exporter.proto.cursor cimport Slice
 
 cdef enum SpanKind:          # as in opentelemetry.proto.trace.v1.Span.SpanKind
@@ -99,6 +100,10 @@ cdef struct SpanContext:     # what the link stage adds when a span leaves
     uint8_t method           # LinkMethod
     uint8_t trace_flags
     uint8_t peer_seen        # the other end's process makes a span of this request, too
+
+cdef inline bint speaks_http(const SpanRec *r) noexcept nogil:
+    """An HTTP request and answer, whatever carries them."""
+    return r.proto == PROTO_HTTP1 or r.proto == PROTO_FASTCGI
 
 cdef inline Slice span_str(const SpanRec *r, int which) noexcept nogil:
     """One of the strings (SpanString); empty if it is not there."""

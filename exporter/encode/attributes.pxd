@@ -65,6 +65,7 @@ cdef enum Const:                 # attributes with their value
     CONST_REDIS
     CONST_POSTGRESQL
     CONST_DNS
+    CONST_FASTCGI
     CONST_HTTP_10
     CONST_HTTP_11
     CONST_RESP_2

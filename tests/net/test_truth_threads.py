@@ -76,6 +76,44 @@ def apache(bench: Bench, port: int) -> None:
     bench.start(["/usr/sbin/apache2", "-f", str(conf), "-DFOREGROUND"], port)
 
 
+FPM = """[global]
+error_log = /dev/stderr
+daemonize = no
+[truth]
+listen = 127.0.0.1:{port}
+listen.backlog = 1024
+user = www-data
+group = www-data
+pm = static
+pm.max_children = 50
+clear_env = no
+"""
+
+NGINX = """daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr warn; user www-data;
+events {{ worker_connections 4096; }}
+http {{ access_log off; keepalive_requests 100000000; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  upstream fpm {{ server 127.0.0.1:{fpm}; {keep} }}
+  server {{ listen 127.0.0.1:{port} backlog=1024; location / {{
+    include /etc/nginx/fastcgi_params; fastcgi_param SCRIPT_FILENAME {programs}/index.php; fastcgi_pass fpm;
+    fastcgi_keep_conn {keep_conn}; }} }}
+}}
+"""
+
+
+def fpm(bench: Bench, port: int, *, keep: bool) -> None:
+    """PHP-FPM by TCP behind nginx."""
+    listener = free_port()
+    conf = bench.folder / "fpm.conf"
+    conf.write_text(FPM.format(port=listener))
+    binary = max(Path("/usr/sbin").glob("php-fpm*"))
+    bench.start([str(binary), "--nodaemonize", "--fpm-config", str(conf)], listener)
+    conf = bench.folder / "nginx.conf"
+    options = {"keep": "keepalive 50;" if keep else "", "keep_conn": "on" if keep else "off"}
+    conf.write_text(NGINX.format(folder=bench.folder, port=port, fpm=listener, programs=PROGRAMS, **options))
+    bench.start(["/usr/sbin/nginx", "-c", str(conf)], port)
+
+
 RUNTIMES: dict[str, tuple[Start, bool]] = {
     # name: how it is started, whether the driver keeps its connections
     "gunicorn-sync": (functools.partial(gunicorn, keep=False, options="--worker-class sync --workers 8"), False),
@@ -85,6 +123,8 @@ RUNTIMES: dict[str, tuple[Start, bool]] = {
     "java-pool": (functools.partial(java, mode="pool"), True),
     "java-connection": (functools.partial(java, mode="connection"), True),
     "apache-prefork": (apache, True),
+    "nginx-php-fpm": (functools.partial(fpm, keep=False), True),
+    "nginx-php-fpm-keep": (functools.partial(fpm, keep=True), True),
 }
 
 
@@ -94,7 +134,13 @@ def test_links_of_a_thread_per_request_server(tmp_path: Path, name: str) -> None
     port = free_port()
     with Bench(name, tmp_path) as bench:
         start(bench, port)
-        score = bench.measure(f"http://127.0.0.1:{port}", requests=REQUESTS, in_flight=IN_FLIGHT, keep_alive=keep_alive)
+        score = bench.measure(
+            f"http://127.0.0.1:{port}",
+            requests=REQUESTS,
+            in_flight=IN_FLIGHT,
+            keep_alive=keep_alive,
+            proxies=("nginx",) if name.startswith("nginx") else (),
+        )
     calls = score.links[CLIENT]
     assert calls.expected > REQUESTS, "the runtime made no calls: nothing was measured"
     assert calls.precision >= 0.999 and calls.recall >= 0.995, score.text()
