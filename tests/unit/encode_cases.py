@@ -12,7 +12,7 @@ import socket
 import struct
 from typing import Any
 
-HTTP, REDIS, POSTGRESQL, DNS = 1, 2, 3, 4
+HTTP, REDIS, POSTGRESQL, DNS, FASTCGI = 1, 2, 3, 4, 5
 SERVER, CLIENT = 2, 3
 UNSET, OK, ERROR = 0, 1, 2
 TCP, UDP = 6, 17
@@ -126,7 +126,8 @@ TIMEOUT_SPAN: Span = CLIENT_SPAN | {
     "truncated": 1,
     "end_ns": 6 * 10**9,
 }
-CASES = [SERVER_SPAN, CLIENT_SPAN, SQL_SPAN, REDIS_SPAN, DNS_SPAN, TIMEOUT_SPAN]
+FASTCGI_SPAN: Span = CLIENT_SPAN | {"proto": FASTCGI, "version": 0}
+CASES = [SERVER_SPAN, CLIENT_SPAN, SQL_SPAN, REDIS_SPAN, DNS_SPAN, TIMEOUT_SPAN, FASTCGI_SPAN]
 
 
 def clean(text: str | bytes, limit: int = LIMIT) -> str:
@@ -145,7 +146,7 @@ def address(text: str) -> str:
 def error_type(span: Span) -> str:
     if span.get("status", 0) != ERROR:
         return ""
-    if span["proto"] == HTTP and span.get("code", -1) >= 400:
+    if span["proto"] in (HTTP, FASTCGI) and span.get("code", -1) >= 400:
         return str(span["code"])
     return clean(span.get("status_text", "")) or REASONS[span.get("reason", 0)] or "_OTHER"
 
@@ -170,9 +171,9 @@ def attributes(span: Span, peer: str = "") -> dict[str, Any]:
     get, client = span.get, span["kind"] == CLIENT
     texts: dict[str, str | bytes] = {}
     numbers: dict[str, int] = {}
-    out: dict[str, Any] = {"network.protocol.name": ["", "http", "redis", "postgresql", "dns"][span["proto"]]}
+    out: dict[str, Any] = {"network.protocol.name": ["", "http", "redis", "postgresql", "dns", "fastcgi"][span["proto"]]}
     operation = get("operation", "")
-    if span["proto"] == HTTP:
+    if span["proto"] in (HTTP, FASTCGI):
         method = clean(operation)
         known = method in METHODS
         out |= {"http.request.method": method if known else "_OTHER", "url.scheme": "http"}
@@ -275,7 +276,7 @@ def random_text(r: random.Random) -> bytes:
 
 
 def random_span(r: random.Random) -> Span:
-    proto = r.choice([HTTP, REDIS, POSTGRESQL, DNS])
+    proto = r.choice([HTTP, REDIS, POSTGRESQL, DNS, FASTCGI])
     start = r.randrange(1, 10**12)
     status = r.choice([UNSET, OK, ERROR])
     span: Span = {
