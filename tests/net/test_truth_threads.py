@@ -91,7 +91,8 @@ clear_env = no
 
 NGINX = """daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr warn; user www-data;
 events {{ worker_connections 4096; }}
-http {{ access_log off; keepalive_requests 100000000; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+http {{ access_log off; keepalive_requests 100000000;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
   fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
   upstream fpm {{ server 127.0.0.1:{fpm}; {keep} }}
   server {{ listen 127.0.0.1:{port} backlog=1024; location / {{

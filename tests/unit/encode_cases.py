@@ -171,7 +171,8 @@ def attributes(span: Span, peer: str = "") -> dict[str, Any]:
     get, client = span.get, span["kind"] == CLIENT
     texts: dict[str, str | bytes] = {}
     numbers: dict[str, int] = {}
-    out: dict[str, Any] = {"network.protocol.name": ["", "http", "redis", "postgresql", "dns", "fastcgi"][span["proto"]]}
+    protocols = ["", "http", "redis", "postgresql", "dns", "fastcgi"]
+    out: dict[str, Any] = {"network.protocol.name": protocols[span["proto"]]}
     operation = get("operation", "")
     if span["proto"] in (HTTP, FASTCGI):
         method = clean(operation)
