@@ -19,7 +19,7 @@ demo-bookinfo: setup ## Show one whole trace of Istio's Bookinfo: two nodes, VXL
 	@$(ROOT) $(PY) -m demo.bookinfo
 
 packages: ## Debian packages of the demo and the tests: real servers (none is started), wrk and tools
-	@tools/packages.sh wrk iproute2 openssl bpftool procps util-linux curl
+	@tools/packages.sh wrk iproute2 nftables openssl bpftool procps util-linux curl
 	@demo/setup.sh
 	@demo/bookinfo/setup.sh
 

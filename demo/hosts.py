@@ -57,7 +57,7 @@ class Endpoint(NamedTuple):
 
 
 class Service(NamedTuple):
-    """A ClusterIP. `snat`: nodes masquerade what they translate, so that the server sees the node's address."""
+    """A ClusterIP. `snat`: nodes masquerade what they translate: the server sees the node's address."""
 
     name: str
     address: str
@@ -83,32 +83,35 @@ def start_ticks(pid: int) -> int:
         return 0
 
 
-def pids_in(namespace: str) -> list[int]:
-    """The processes of a namespace (by inode, so that it works for one that has lost its name, too)."""
-    try:
-        inode = os.stat(NETNS / namespace).st_ino
-    except OSError:
-        return []
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if os.stat(entry / "ns/net").st_ino == inode:
-                    found.append(int(entry.name))
-    return found
+def kill_inside(inodes: set[int], timeout_s: float = 5.0) -> None:
+    """Kills the processes of network namespaces (by inode: one may have lost its name) until there are none."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        found = False
+        for entry in os.scandir("/proc"):
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    if os.stat(f"{entry.path}/ns/net").st_ino in inodes:
+                        os.kill(int(entry.name), signal.SIGKILL)
+                        found = True
+        if not found:
+            return
+        time.sleep(0.01)
 
 
 def remove_namespaces(names: Sequence[str]) -> None:
     """Kills what runs in the namespaces, then removes them and their /etc/netns folders. Never raises."""
-    deadline = time.monotonic() + 5.0
-    while (pids := [pid for name in names for pid in pids_in(name)]) and time.monotonic() < deadline:
-        for pid in pids:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.01)
+    inodes = set()
+    for name in names:
+        with contextlib.suppress(OSError):
+            inodes.add(os.stat(NETNS / name).st_ino)
+    if inodes:
+        kill_inside(inodes)
     for name in names:
         subprocess.run(["ip", "netns", "del", name], capture_output=True)
         shutil.rmtree(ETC / name, ignore_errors=True)
+    if inodes:
+        kill_inside(inodes)  # what was just starting came in meanwhile; from now on nothing can
 
 
 def left_over(folder: Path) -> list[str]:
@@ -117,14 +120,25 @@ def left_over(folder: Path) -> list[str]:
     return [name for name in names if (match := MARK.match(name)) and start_ticks(int(match[2])) != int(match[3])]
 
 
+def remove_cgroups(folders: Iterable[Path]) -> None:
+    """Removes cgroups; one stays busy until the last of its killed processes has gone, so that it is tried for a second."""
+    deadline = time.monotonic() + 1.0
+    for folder in folders:
+        while folder.is_dir():
+            try:
+                folder.rmdir()
+            except OSError:
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.01)
+
+
 def remove_left_over() -> list[str]:
     """Removes the namespaces, cgroups and logs of programs that have gone without cleaning up; the namespaces' names."""
     names = left_over(NETNS)
     remove_namespaces(names)
     for mount in CGROUPS:
-        for name in left_over(mount):
-            with contextlib.suppress(OSError):
-                (mount / name).rmdir()
+        remove_cgroups([mount / name for name in left_over(mount)])
     temporary = Path(tempfile.gettempdir())
     for name in left_over(temporary):
         shutil.rmtree(temporary / name, ignore_errors=True)
@@ -394,9 +408,7 @@ class Cluster:
         for node in nodes:
             node.stop(2.0)
         remove_namespaces(self._namespaces)
-        for cgroup in self._cgroups:
-            with contextlib.suppress(OSError):
-                cgroup.rmdir()
+        remove_cgroups(self._cgroups)
         if self.folder.name:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.hosts, self._namespaces, self._cgroups, self.services = [], [], [], {}
@@ -496,7 +508,8 @@ class Cluster:
         ]
         percent, match = self._drop.get(host.netns, (0, ""))
         if percent:
-            rule = f"{match} numgen random mod 100 < {percent} drop"
+            chance = f"numgen random mod 100 < {percent} " if percent < 100 else ""
+            rule = f"{match} {chance}drop"
             for hook in ("forward", "input", "output"):
                 text += [f" chain drop_{hook} {{", f"  type filter hook {hook} priority 0", f"  {rule}", " }"]
         host.nft("\n".join([*text, "}"]) + "\n")

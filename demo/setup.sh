@@ -14,7 +14,7 @@ say() { printf 'demo/setup: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 installed() { dpkg-query -W -f '${Status}\n' "$1" 2>/dev/null | grep -q '^install ok installed'; }
 
-# Prints the packages that are not there. Where any build of a program will do, its file is asked for and not the package.
+# Prints the packages that are not there (Apache and PHP are those of tests/net: here their start is denied). Where any build of a program will do, its file is asked for and not the package.
 missing() {
     [ -x /usr/bin/javac ] || echo default-jdk-headless
     [ -x /usr/bin/node ] || echo nodejs
@@ -22,8 +22,8 @@ missing() {
     [ -x "$1" ] || echo postgresql
     [ -x /usr/sbin/nginx ] || echo nginx-light
     [ -x /usr/bin/setpriv ] || echo util-linux
-    for package in curl dnsmasq-base gunicorn libpostgresql-jdbc-java puma python3-dnspython python3-flask \
-        python3-requests redis-server ruby ruby-pg ruby-rack ruby-redis; do
+    for package in apache2-bin curl dnsmasq-base gunicorn libapache2-mod-php libpostgresql-jdbc-java nftables php-curl php-fpm \
+        puma python3-dnspython python3-flask python3-requests redis-server ruby ruby-pg ruby-rack ruby-redis; do
         installed "$package" || echo "$package"
     done
 }
@@ -44,6 +44,7 @@ disable_units() {
     for package in "$@"; do
         case $package in
             nginx-light) unit=nginx ;;
+            php-fpm) unit=$(basename "$(ls -d /lib/systemd/system/php*-fpm.service | tail -n 1)" .service) ;;
             postgresql) unit=postgresql ;;
             redis-server) unit=redis-server ;;
             *) continue ;;

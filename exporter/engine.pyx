@@ -139,10 +139,12 @@ cdef class Engine:
     def memory(self):
         """Bytes that the tables hold."""
         return {"registry": self.requests.nbytes(), "causes": self.causes.nbytes(),
-                "hold": self.hold.nbytes + self.later.nbytes, "open": self.flows.open_bytes}
+                "hold": self.hold.nbytes + self.later.nbytes, "open": self.flows.open_bytes,
+                "ends": self.flows.ends.nbytes()}
 
     def links(self):
         return {"disagreements": self.causes.disagreements, "ambiguous": self.causes.ambiguous,
+                "ends_replaced": self.flows.ends.replaced,
                 "calls_forgotten": self.causes.calls_forgotten, "ids_refused": self.causes.ids_refused,
                 "registry_refused": self.requests.refused,
                 "contexts_disputed": self.requests.contexts_disputed, "contexts_late": self.requests.contexts_late,

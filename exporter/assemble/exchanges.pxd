@@ -7,6 +7,7 @@ from zerospan.exporter.link.cause cimport Causes, Profile
 from zerospan.exporter.link.hold cimport Hold
 from zerospan.exporter.metrics.routes cimport Routes
 from zerospan.exporter.proto.base cimport Parsed
+from zerospan.exporter.proto.cursor cimport Slice
 
 cdef class Exchanges(FlowTable):
     cdef uint64_t open_limit
@@ -37,3 +38,5 @@ cdef class Exchanges(FlowTable):
     cdef int unanswered(self, Flow *f, Open *o, uint8_t reason, uint64_t end_ns) except -1 nogil
     cdef int release(self, Flow *f, Open *o) except -1 nogil
     cdef Open *take(self, Flow *f, Open *o) noexcept nogil
+    # Where the other end really is (STR_PEER); empty if its address is the socket's peer, or is not known.
+    cdef Slice peer_of(self, Flow *f) noexcept nogil

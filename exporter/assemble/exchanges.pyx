@@ -9,21 +9,23 @@ cimport cython
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.string cimport memcmp, memcpy
 
+from zerospan.exporter.abi.events cimport ZS_ROLE_CONNECTING
 from zerospan.exporter.assemble.operations cimport (
     copy_span, describe_answer, match_open, new_open, route_of, span_of, span_size,
 )
 from zerospan.exporter.assemble.processes cimport Proc
 from zerospan.exporter.assemble.span cimport (
     KIND_CLIENT, KIND_SERVER, LINK_REQUEST_ID, LINK_TRACEPARENT, REASON_CLOSED, REASON_NOT_SEEN, REASON_TIMEOUT,
-    SPAN_ERROR, SpanRec,
+    SPAN_ERROR, EndAddress, SpanRec,
 )
 from zerospan.exporter.assemble.table cimport Flow, FlowTable, Open
 from zerospan.exporter.link.cause cimport Profile
 from zerospan.exporter.link.context cimport CTX_SERVING, context_read
+from zerospan.exporter.link.ends cimport END_CLIENT, END_SERVER
 from zerospan.exporter.link.ids cimport hash64, hash_bytes, request_key
 from zerospan.exporter.link.requests cimport Request
 from zerospan.exporter.proto.base cimport PAIR_BY_ID, WIRE_NONE, Parsed
-from zerospan.exporter.proto.cursor cimport Slice
+from zerospan.exporter.proto.cursor cimport Slice, slice_of
 from zerospan.exporter.selfmon.counters cimport (
     N_CLOSED_EARLY, N_DROP_OPEN_FULL, N_DROP_OWN, N_NOT_SEEN, N_ORPHANS, N_REQUESTS, N_RESETS, N_RESPONSES,
     N_RETRANSMITTED, N_SEEN, N_SELFTEST_ANSWERED, N_TIMEOUTS,
@@ -338,11 +340,23 @@ cdef class Exchanges(FlowTable):
         self.unwait(f)
         return 0
 
+    cdef Slice peer_of(self, Flow *f) noexcept nogil:
+        cdef const EndAddress *other
+        if f.asked < 2 and f.key:
+            # the other end was seen before the first request was finished, or is not on this host
+            f.asked += 1
+            other = self.ends.find(f.key, END_SERVER if f.role == ZS_ROLE_CONNECTING else END_CLIENT)
+            if other != NULL:
+                f.asked = 2
+                if other.port != f.remote_port or memcmp(other.addr, f.remote_addr, 16):
+                    f.peer = other[0]
+        return slice_of(<const uint8_t *>&f.peer, sizeof(EndAddress) if f.peer.family else 0)
+
     cdef int release(self, Flow *f, Open *o) except -1 nogil:
         """The finished span goes to the hold; the open request is forgotten."""
         cdef SpanRec *r = span_of(o)
         cdef SpanRec *to
-        cdef Slice route
+        cdef Slice route, peer
         cdef uint32_t size
         if f.checked < 2 and self.n_own:
             f.checked += 1
@@ -355,7 +369,8 @@ cdef class Exchanges(FlowTable):
                 self.forget(o)
                 return self.abandon(f, N_DROP_OWN)
         route = route_of(o, self.routes, self.processes.procs[r.proc].service)
-        size = span_size(o, route)
+        peer = self.peer_of(f)
+        size = span_size(o, route, peer)
         to = self.hold.push(size, self.now.time_ns + self.hold_ns, self.now.time_ns + self.max_hold_ns)
         if to == NULL:
             self.counts[N_DROP_OPEN_FULL] += 1
@@ -363,7 +378,7 @@ cdef class Exchanges(FlowTable):
                 self.requests.unref(r.key)
                 o.told = 0
         else:
-            copy_span(to, o, route, size)
+            copy_span(to, o, route, peer, size)
             to.held = o.told
             o.told = 0   # the reference goes with the span
         self.forget(o)

@@ -23,6 +23,7 @@ from zerospan.exporter.assemble.table cimport OWN_KEYS, Flow, Now
 from zerospan.exporter.assemble.table cimport PARTIAL_CUT, PARTIAL_LOST
 from zerospan.exporter.link.cause cimport Causes, Profile
 from zerospan.exporter.link.hold cimport Hold
+from zerospan.exporter.link.ends cimport END_CLIENT, END_SERVER, Ends
 from zerospan.exporter.link.ids cimport connection_key, request_key
 from zerospan.exporter.link.requests cimport Requests
 from zerospan.exporter.metrics.routes cimport Routes
@@ -57,6 +58,7 @@ cdef class Flows(Exchanges):
                   uint64_t max_connections=131072, uint64_t max_open_bytes=32 << 20, double timeout_s=60.0,
                   double hold_s=2.0, double max_hold_s=30.0, bint mask=True, uint32_t self_tgid=0):
         self.requests = requests
+        self.ends = Ends()
         self.causes = causes
         self.hold = hold
         self.processes = processes
@@ -139,6 +141,8 @@ cdef class Flows(Exchanges):
         memcpy(f.local_addr, ev.local_addr, 16)
         memcpy(f.remote_addr, ev.remote_addr, 16)
         f.last_ns = ev.time_ns
+        if key:
+            self.ends.put(key, END_CLIENT if ev.role == ZS_ROLE_CONNECTING else END_SERVER, f.family, f.local_addr, f.local_port)
         self.proc_of(f, ev.tgid, ev.comm)
         if key and self.n_own and self.is_own(key):
             f.dead = 1

@@ -21,7 +21,8 @@ cdef void describe_answer(Open *o, const Parsed *m, bint mask) noexcept nogil
 # does not know make no template.
 cdef Slice route_of(Open *o, Routes routes, uint32_t service) noexcept nogil
 # Size of the finished span, and its making.
-cdef uint32_t span_size(Open *o, Slice route) noexcept nogil
-cdef void copy_span(SpanRec *to, Open *o, Slice route, uint32_t size) noexcept nogil
+# peer: the other end's own address (STR_PEER), or nothing.
+cdef uint32_t span_size(Open *o, Slice route, Slice peer) noexcept nogil
+cdef void copy_span(SpanRec *to, Open *o, Slice route, Slice peer, uint32_t size) noexcept nogil
 # Reason of an end without an answer, from the socket's error number.
 cdef uint8_t close_reason(uint32_t error) noexcept nogil

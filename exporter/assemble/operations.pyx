@@ -10,12 +10,12 @@ from libc.string cimport memcpy, memset
 
 from zerospan.exporter.assemble.span cimport (
     KIND_CLIENT, KIND_SERVER, REASON_CLOSED, REASON_RESET, REASON_TCP_TIMEOUT, SPAN_ERROR, SPAN_UNSET,
-    STR_AGENT, STR_COLLECTION, STR_DOMAIN, STR_MAX, STR_MESSAGE, STR_OPERATION, STR_QUERY, STR_REQUEST_ID, STR_ROUTE,
-    STR_STATUS, STR_TARGET, SpanRec, span_str,
+    STR_AGENT, STR_COLLECTION, STR_DOMAIN, STR_MAX, STR_MESSAGE, STR_OPERATION, STR_PEER, STR_QUERY, STR_REQUEST_ID, STR_ROUTE,
+    STR_STATUS, STR_TARGET, SpanRec, span_str, speaks_http,
 )
 from zerospan.exporter.link.ids cimport hash_bytes
 from zerospan.exporter.proto.base cimport (
-    PAIR_BY_ID, PROTO_HTTP1, PROTO_POSTGRES, STATUS_CLIENT_ERROR, STATUS_SERVER_ERROR,
+    PAIR_BY_ID, PROTO_POSTGRES, STATUS_CLIENT_ERROR, STATUS_SERVER_ERROR,
 )
 from zerospan.exporter.proto.cursor cimport Slice, slice_is, slice_of
 
@@ -46,7 +46,7 @@ cdef inline Slice cut(Slice s, uint32_t most) noexcept nogil:
 cdef Open *new_open(const Flow *f, const Parsed *m, const Now *now, bint mask, uint64_t room) noexcept nogil:
     cdef uint8_t target[MAX_TARGET]
     cdef uint8_t query[MAX_QUERY]
-    cdef Slice texts[10]
+    cdef Slice texts[STR_MAX]
     cdef Open *o
     cdef SpanRec *r
     cdef uint8_t *at
@@ -145,23 +145,23 @@ cdef void describe_answer(Open *o, const Parsed *m, bint mask) noexcept nogil:
 
 cdef Slice route_of(Open *o, Routes routes, uint32_t service) noexcept nogil:
     cdef SpanRec *r = span_of(o)
-    if r.proto != PROTO_HTTP1:
+    if not speaks_http(r):
         return slice_of(NULL, 0)
     if r.code == 400 or r.code == 404 or r.code == 405:
         return cut(routes.route_if_known(service, span_str(r, STR_TARGET)), MAX_ROUTE)
     return cut(routes.route(service, span_str(r, STR_TARGET)), MAX_ROUTE)
 
 
-cdef uint32_t span_size(Open *o, Slice route) noexcept nogil:
+cdef uint32_t span_size(Open *o, Slice route, Slice peer) noexcept nogil:
     cdef SpanRec *r = span_of(o)
-    cdef uint32_t n = sizeof(SpanRec) + o.status_n + o.message_n + route.n + 8   # 8: PREPARE
+    cdef uint32_t n = sizeof(SpanRec) + o.status_n + o.message_n + route.n + peer.n + 8   # 8: PREPARE
     cdef int i
     for i in range(STR_MAX):
         n += r.n[i]
     return (n + 7) & ~<uint32_t>7
 
 
-cdef void copy_span(SpanRec *to, Open *o, Slice route, uint32_t size) noexcept nogil:
+cdef void copy_span(SpanRec *to, Open *o, Slice route, Slice peer, uint32_t size) noexcept nogil:
     """What only the answer told stands in its place among the request's texts."""
     cdef SpanRec *r = span_of(o)
     cdef uint8_t *at = <uint8_t *>to + sizeof(SpanRec)
@@ -175,6 +175,8 @@ cdef void copy_span(SpanRec *to, Open *o, Slice route, uint32_t size) noexcept n
             s = slice_of(o.message, o.message_n)
         elif i == STR_ROUTE:
             s = route
+        elif i == STR_PEER:
+            s = peer
         elif i == STR_OPERATION and o.prepared:
             s = slice_of(<const uint8_t *>PREPARE, 7)
         else:

@@ -7,6 +7,7 @@ All texts are masked already (or meant to be seen: privacy.mask false).
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from zerospan.exporter.proto.base cimport PROTO_FASTCGI, PROTO_HTTP1
 from zerospan.exporter.proto.cursor cimport Slice
 
 cdef enum SpanKind:          # as in opentelemetry.proto.trace.v1.Span.SpanKind
@@ -50,7 +51,14 @@ cdef enum:                   # SpanString
     STR_AGENT = 7            # user_agent.original
     STR_ROUTE = 8            # http.route of a SERVER span, url.template of a CLIENT span
     STR_REQUEST_ID = 9
-    STR_MAX = 10
+    STR_PEER = 10            # EndAddress of the other end, where translation hides it: bytes, no text
+    STR_MAX = 11
+
+cdef struct EndAddress:      # a socket's own address; in a span as it is (STR_PEER): no implicit padding
+    uint8_t addr[16]         # network order; IPv4 in the first 4 bytes
+    uint16_t port            # host order
+    uint8_t family           # AF_INET, AF_INET6; 0: not seen
+    uint8_t pad
 
 cdef struct SpanRec:
     uint32_t size            # of the whole block, a multiple of 8
@@ -80,8 +88,8 @@ cdef struct SpanRec:
     uint8_t pad0[5]
     uint8_t local_addr[16]
     uint8_t remote_addr[16]
-    uint16_t n[10]           # lengths of the strings (STR_MAX)
-    uint16_t pad[2]
+    uint16_t n[11]           # lengths of the strings (STR_MAX)
+    uint16_t pad[1]
 
 cdef struct SpanContext:     # what the link stage adds when a span leaves
     uint8_t trace_id[16]
@@ -95,6 +103,10 @@ cdef struct SpanContext:     # what the link stage adds when a span leaves
     uint8_t trace_flags
     uint8_t peer_seen        # the other end's process makes a span of this request, too
     uint8_t untraced         # its trace is not exported: nothing may point to it
+
+cdef inline bint speaks_http(const SpanRec *r) noexcept nogil:
+    """An HTTP request and answer, whatever carries them."""
+    return r.proto == PROTO_HTTP1 or r.proto == PROTO_FASTCGI
 
 cdef inline Slice span_str(const SpanRec *r, int which) noexcept nogil:
     """One of the strings (SpanString); empty if it is not there."""

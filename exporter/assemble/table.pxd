@@ -3,7 +3,8 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from zerospan.exporter.assemble.processes cimport Processes
-from zerospan.exporter.assemble.span cimport SpanRec
+from zerospan.exporter.assemble.span cimport EndAddress, SpanRec
+from zerospan.exporter.link.ends cimport Ends
 from zerospan.exporter.link.requests cimport Requests
 from zerospan.exporter.proto.base cimport ProtoOps
 from zerospan.exporter.proto.stream cimport Stream
@@ -81,6 +82,8 @@ cdef struct Flow:
     uint8_t checked          # spans for which it was asked whether the connection is the agent's own
     uint8_t local_addr[16]
     uint8_t remote_addr[16]
+    EndAddress peer          # where the other end really is, if that is not the remote address; family 0: it is, or is not known
+    uint8_t asked            # spans for which `peer` was asked for
 
 cdef struct Now:             # of the record that is being handled: what on_message needs
     uint64_t time_ns
@@ -105,6 +108,7 @@ cdef class FlowTable:
     cdef uint64_t n_own
     cdef uint64_t counts[N_MAX]
     cdef Requests requests
+    cdef Ends ends
     cdef Processes processes
 
     cdef Flow *find(self, uint64_t conn_id) noexcept nogil

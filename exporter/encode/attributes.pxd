@@ -22,6 +22,8 @@ cdef enum Attr:
     ATTR_ERROR_TYPE
     ATTR_SERVICE_PEER_NAME
     ATTR_PEER_SERVICE
+    ATTR_REAL_PEER_ADDRESS
+    ATTR_REAL_PEER_PORT
     ATTR_POINT
     ATTR_REQUEST_KEY
     ATTR_LINK_METHOD
@@ -63,6 +65,7 @@ cdef enum Const:                 # attributes with their value
     CONST_REDIS
     CONST_POSTGRESQL
     CONST_DNS
+    CONST_FASTCGI
     CONST_HTTP_10
     CONST_HTTP_11
     CONST_RESP_2

@@ -25,6 +25,8 @@ NAMES = {
     ATTR_ERROR_TYPE: "error.type",
     ATTR_SERVICE_PEER_NAME: "service.peer.name",
     ATTR_PEER_SERVICE: "peer.service",
+    ATTR_REAL_PEER_ADDRESS: "zerospan.peer.address",  # the other end's own address, where translation hides it
+    ATTR_REAL_PEER_PORT: "zerospan.peer.port",
     ATTR_POINT: "zerospan.point",
     ATTR_REQUEST_KEY: "zerospan.request_key",
     ATTR_LINK_METHOD: "zerospan.link.method",
@@ -83,6 +85,7 @@ cdef list CONSTANTS = [
     (CONST_REDIS, ATTR_NETWORK_PROTOCOL_NAME, "redis"),
     (CONST_POSTGRESQL, ATTR_NETWORK_PROTOCOL_NAME, "postgresql"),
     (CONST_DNS, ATTR_NETWORK_PROTOCOL_NAME, "dns"),
+    (CONST_FASTCGI, ATTR_NETWORK_PROTOCOL_NAME, "fastcgi"),
     (CONST_HTTP_10, ATTR_NETWORK_PROTOCOL_VERSION, "1.0"),
     (CONST_HTTP_11, ATTR_NETWORK_PROTOCOL_VERSION, "1.1"),
     (CONST_RESP_2, ATTR_NETWORK_PROTOCOL_VERSION, "2"),

@@ -7,16 +7,16 @@ from libc.string cimport memcpy
 from zerospan.exporter.assemble.processes cimport Proc
 from zerospan.exporter.assemble.span cimport (
     KIND_CLIENT, LINK_MAX, SPAN_ERROR, STR_AGENT, STR_COLLECTION, STR_DOMAIN, STR_OPERATION, STR_QUERY, STR_REQUEST_ID, STR_ROUTE,
-    STR_STATUS, STR_TARGET, SpanContext, SpanRec, span_str,
+    STR_PEER, STR_STATUS, STR_TARGET, EndAddress, SpanContext, SpanRec, span_str, speaks_http,
 )
 from zerospan.exporter.encode.attributes cimport (
     ATTR_CLIENT_ADDRESS, ATTR_CLIENT_PORT, ATTR_DB_COLLECTION, ATTR_DB_NAMESPACE, ATTR_DB_OPERATION, ATTR_DB_QUERY_TEXT,
     ATTR_DB_RETURNED_ROWS, ATTR_DB_STATUS_CODE, ATTR_DNS_ANSWERS, ATTR_DNS_QUESTION_NAME, ATTR_DNS_QUESTION_TYPE,
     ATTR_DNS_RESPONSE_CODE, ATTR_ERROR_TYPE, ATTR_HTTP_METHOD_ORIGINAL, ATTR_HTTP_REQUEST_BODY_SIZE, ATTR_HTTP_REQUEST_ID,
     ATTR_HTTP_RESPONSE_BODY_SIZE, ATTR_HTTP_ROUTE, ATTR_HTTP_STATUS_CODE, ATTR_NETWORK_PEER_ADDRESS, ATTR_NETWORK_PEER_PORT,
-    ATTR_PEER_SERVICE, ATTR_REQUEST_KEY, ATTR_SERVER_ADDRESS, ATTR_SERVER_PORT, ATTR_SERVICE_PEER_NAME, ATTR_THREAD_ID,
+    ATTR_PEER_SERVICE, ATTR_REAL_PEER_ADDRESS, ATTR_REAL_PEER_PORT, ATTR_REQUEST_KEY, ATTR_SERVER_ADDRESS, ATTR_SERVER_PORT, ATTR_SERVICE_PEER_NAME, ATTR_THREAD_ID,
     ATTR_TIME_TO_FIRST_BYTE, ATTR_URL_PATH, ATTR_URL_QUERY, ATTR_URL_TEMPLATE, ATTR_USER_AGENT, CONST_BYTES, CONST_CLIENT_POINT,
-    CONST_CONFIDENCE, CONST_DB_POSTGRESQL, CONST_DB_REDIS, CONST_DB_SYSTEM_POSTGRESQL, CONST_DB_SYSTEM_REDIS, CONST_DNS, CONST_HTTP,
+    CONST_CONFIDENCE, CONST_DB_POSTGRESQL, CONST_DB_REDIS, CONST_DB_SYSTEM_POSTGRESQL, CONST_DB_SYSTEM_REDIS, CONST_DNS, CONST_FASTCGI, CONST_HTTP,
     CONST_HTTP_10, CONST_HTTP_11, CONST_LINK, CONST_METHOD, CONST_METHOD_OTHER, CONST_POSTGRESQL, CONST_REDIS, CONST_RESP_2,
     CONST_RESP_3, CONST_SCHEME_HTTP, CONST_SERVER_POINT, CONST_TCP, CONST_TRUNCATED, CONST_UDP, KEY_BYTES, AttrKey, ConstAttr,
     attr_consts, attr_keys,
@@ -147,6 +147,7 @@ cdef inline void span_text(Fields *f, int attr, const SpanRec *r, int which) noe
 cdef void network_fields(Fields *f, const SpanRec *r, const Proc *peer) noexcept nogil:
     cdef uint8_t text[TEXT_MAX]
     cdef uint8_t remote[ADDRESS_MAX]
+    cdef EndAddress end
     cdef Slice address
     cdef uint16_t port
     if r.transport == IPPROTO_TCP:
@@ -157,23 +158,32 @@ cdef void network_fields(Fields *f, const SpanRec *r, const Proc *peer) noexcept
     if address.n:
         put_string(f, ATTR_NETWORK_PEER_ADDRESS, address, False, True)
         field_int(f, ATTR_NETWORK_PEER_PORT, r.remote_port)
+        port = r.remote_port
+        if r.n[STR_PEER] == sizeof(EndAddress):
+            # behind address translation; client.* is then the client behind it, as the conventions ask
+            memcpy(&end, span_str(r, STR_PEER).p, sizeof(EndAddress))
+            address = slice_of(remote, put_address(remote, end.family, end.addr))
+            port = end.port
+            put_string(f, ATTR_REAL_PEER_ADDRESS, address, False, True)
+            field_int(f, ATTR_REAL_PEER_PORT, port)
         if r.kind != KIND_CLIENT:
             put_string(f, ATTR_CLIENT_ADDRESS, address, False, True)
-            field_int(f, ATTR_CLIENT_PORT, r.remote_port)
+            field_int(f, ATTR_CLIENT_PORT, port)
     address = slice_of(text, server_address(r, text, TEXT_MAX, &port))
     if address.n:
         put_string(f, ATTR_SERVER_ADDRESS, address, False, False)
         if port:
             field_int(f, ATTR_SERVER_PORT, port)
-    if r.kind == KIND_CLIENT and peer != NULL and peer.name.n:
+    if peer != NULL and peer.name.n:
         put_text(f, ATTR_SERVICE_PEER_NAME, peer.name, False)
-        put_text(f, ATTR_PEER_SERVICE, peer.name, False)
+        if r.kind == KIND_CLIENT:
+            put_text(f, ATTR_PEER_SERVICE, peer.name, False)
 
 
 cdef void http_fields(Fields *f, const SpanRec *r) noexcept nogil:
     cdef Slice method = span_str(r, STR_OPERATION)
     cdef int known = known_method(method)
-    field_const(f, CONST_HTTP)
+    field_const(f, CONST_HTTP if r.proto == PROTO_HTTP1 else CONST_FASTCGI)
     if r.version == 11:
         field_const(f, CONST_HTTP_11)
     elif r.version == 10:
@@ -235,7 +245,7 @@ cdef void dns_fields(Fields *f, const SpanRec *r) noexcept nogil:
 cdef void span_fields(Fields *f, const SpanRec *r, const SpanContext *c, const Proc *peer) noexcept nogil:
     cdef uint8_t text[TEXT_MAX]
     cdef uint32_t method = c.method if c.method < LINK_MAX else 0
-    if r.proto == PROTO_HTTP1:
+    if speaks_http(r):
         http_fields(f, r)
     elif r.proto == PROTO_REDIS or r.proto == PROTO_POSTGRES:
         db_fields(f, r)

@@ -26,6 +26,7 @@ from zerospan.exporter.proto.cursor cimport Slice, slice_of
 # In the order of SpanString.
 STRINGS = (
     "operation", "target", "query", "domain", "collection", "status_text", "message", "agent", "route", "request_id",
+    "peer",
 )
 
 cdef class Record:

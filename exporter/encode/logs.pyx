@@ -10,6 +10,7 @@ from libc.string cimport memcpy
 from zerospan.exporter.assemble.processes cimport Proc
 from zerospan.exporter.assemble.span cimport (
     KIND_CLIENT, REASON_NOT_SEEN, SPAN_ERROR, STR_OPERATION, STR_QUERY, STR_STATUS, STR_TARGET, SpanContext, SpanRec, span_str,
+    speaks_http,
 )
 from zerospan.exporter.encode.attributes cimport ATTR_DURATION, CONST_CLIENT_KIND, CONST_SERVER_KIND
 from zerospan.exporter.encode.buf cimport Buf, buf_reserve
@@ -18,7 +19,7 @@ from zerospan.exporter.encode.fields cimport Fields, field_const, field_int, spa
 from zerospan.exporter.encode.name cimport error_type, reason_text, span_name
 from zerospan.exporter.encode.text cimport TEXT_MAX, text_copy_line
 from zerospan.exporter.encode.wire cimport wire_bytes, wire_close, wire_fixed64, wire_open, wire_varint
-from zerospan.exporter.proto.base cimport PROTO_DNS, PROTO_HTTP1
+from zerospan.exporter.proto.base cimport PROTO_DNS
 from zerospan.exporter.proto.cursor cimport Slice, slice_of
 
 cdef enum:
@@ -54,7 +55,7 @@ cdef uint32_t request_line(const SpanRec *r, uint8_t *out, uint32_t cap) noexcep
     l.out = out
     l.n = 0
     l.cap = cap
-    if r.proto == PROTO_HTTP1:
+    if speaks_http(r):
         add(&l, b" ", span_str(r, STR_OPERATION))
         add(&l, b" ", span_str(r, STR_TARGET))
         add(&l, b"?", span_str(r, STR_QUERY))
@@ -88,7 +89,7 @@ cdef uint32_t request_line(const SpanRec *r, uint8_t *out, uint32_t cap) noexcep
 
 cdef Severity request_severity(const SpanRec *r) noexcept nogil:
     if reason_text(r.reason).n == 0:
-        if r.proto == PROTO_HTTP1 and 400 <= r.code < 500:
+        if speaks_http(r) and 400 <= r.code < 500:
             return SEVERITY_WARN
         if r.proto == PROTO_DNS and r.code == RCODE_NXDOMAIN:
             return SEVERITY_WARN

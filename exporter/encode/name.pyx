@@ -10,7 +10,7 @@ from libc.string cimport memchr, memcpy, strlen
 
 from zerospan.exporter.assemble.span cimport (
     KIND_CLIENT, REASON_CLOSED, REASON_RESET, REASON_TCP_TIMEOUT, REASON_TIMEOUT, SPAN_ERROR, STR_COLLECTION, STR_DOMAIN,
-    STR_OPERATION, STR_ROUTE, STR_STATUS, SpanRec, span_str,
+    STR_OPERATION, STR_ROUTE, STR_STATUS, SpanRec, span_str, speaks_http,
 )
 from zerospan.exporter.encode.digits cimport ADDRESS_MAX, DIGITS_MAX, put_address, put_u64
 from zerospan.exporter.encode.text cimport text_copy
@@ -57,7 +57,7 @@ cdef uint32_t http_method(const SpanRec *r, uint8_t *out, uint32_t cap) noexcept
 cdef uint32_t span_name(const SpanRec *r, uint8_t *out, uint32_t cap) noexcept nogil:
     cdef Slice operation = span_str(r, STR_OPERATION)
     cdef Slice object
-    if r.proto == PROTO_HTTP1:
+    if speaks_http(r):
         if known_method(operation) < 0:
             operation = literal(b"HTTP")
         return join(out, cap, operation, span_str(r, STR_ROUTE))
@@ -94,7 +94,7 @@ cdef uint32_t error_type(const SpanRec *r, uint8_t *out, uint32_t cap) noexcept 
     if r.status != SPAN_ERROR:
         return 0
     # an answer that broke off after "200 OK" failed for its reason, not for its status
-    if r.proto == PROTO_HTTP1 and r.code >= 400:
+    if speaks_http(r) and r.code >= 400:
         return text_copy(out, cap, slice_of(digits, put_u64(digits, <uint32_t>r.code)))
     text = span_str(r, STR_STATUS)
     if text.n == 0:

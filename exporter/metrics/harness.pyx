@@ -21,7 +21,9 @@ PROTO = {"http": 1, "redis": 2, "postgresql": 3, "dns": 4}
 KIND = {"server": 2, "client": 3}
 STATUS = {"unset": 0, "ok": 1, "error": 2}
 REASON = {"": 0, "timeout": 1, "connection_reset": 2, "connection_closed": 3, "tcp_timeout": 4, "not_seen": 5}
-STRINGS = ("operation", "target", "query", "domain", "collection", "status_text", "message", "agent", "route", "request_id")
+STRINGS = (
+    "operation", "target", "query", "domain", "collection", "status_text", "message", "agent", "route", "request_id", "peer",
+)
 PROCS_MAX = 65536
 
 

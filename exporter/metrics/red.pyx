@@ -16,14 +16,14 @@ import dataclasses
 from zerospan.exporter.assemble.processes cimport Proc
 from zerospan.exporter.assemble.span cimport (
     KIND_CLIENT, SPAN_ERROR, SPAN_OK, STR_COLLECTION, STR_DOMAIN, STR_OPERATION, STR_ROUTE, STR_STATUS, STR_TARGET, SpanContext,
-    SpanRec, span_str,
+    SpanRec, span_str, speaks_http,
 )
 from zerospan.exporter.encode.name cimport error_type, http_method, server_address, span_name
 from zerospan.exporter.metrics import families
 from zerospan.exporter.metrics.graph cimport graph_observe
 from zerospan.exporter.metrics.series cimport Budget, Key, SERIES_MAX, Series, Table, VALUE_MAX, key_begin, key_put
 from zerospan.exporter.metrics.text cimport write_u64
-from zerospan.exporter.proto.base cimport PROTO_DNS, PROTO_HTTP1, PROTO_POSTGRES, PROTO_REDIS
+from zerospan.exporter.proto.base cimport PROTO_DNS, PROTO_POSTGRES, PROTO_REDIS
 from zerospan.exporter.proto.cursor cimport Slice, slice_of
 
 cdef enum:
@@ -134,7 +134,7 @@ cdef class Red:
         self.observed += 1
         self.targets.touch(r.proc, me.series, self.now_ns)
         kind = r.kind == KIND_CLIENT
-        if r.proto == PROTO_HTTP1:
+        if speaks_http(r):
             s = self.http(r, me)
             kind = KIND_HTTP_CLIENT if kind else KIND_HTTP_SERVER
         elif r.proto == PROTO_POSTGRES or r.proto == PROTO_REDIS:

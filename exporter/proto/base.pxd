@@ -27,6 +27,7 @@ cdef enum Proto:
     PROTO_REDIS = 2
     PROTO_POSTGRES = 3
     PROTO_DNS = 4
+    PROTO_FASTCGI = 5
     PROTO_MAX = 16
 
 cdef enum MessageType:
@@ -104,7 +105,7 @@ cdef struct ProtoOps:
     uint8_t id               # Proto
     uint8_t pairing          # Pairing
     uint8_t datagram         # 1: speaks UDP (too)
-    const char *name         # network.protocol.name or db.system.name: "http", "redis", "postgresql", "dns"
+    const char *name         # network.protocol.name or db.system.name: "http", "redis", "postgresql", "dns", "fastcgi"
     # How sure is it that these first bytes of a connection's direction are this protocol? 0 no, 1 perhaps (more bytes
     # would tell), 2 likely, 3 certain. Called before any state exists.
     int (*sniff)(const ParseArgs *a) noexcept nogil

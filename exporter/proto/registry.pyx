@@ -5,6 +5,7 @@ from libc.string cimport strcmp
 
 from zerospan.exporter.proto.base cimport PROTO_MAX
 from zerospan.exporter.proto.dns cimport dns_ops
+from zerospan.exporter.proto.fastcgi cimport fastcgi_ops
 from zerospan.exporter.proto.http1 cimport http1_ops
 from zerospan.exporter.proto.postgres cimport postgres_ops
 from zerospan.exporter.proto.redis cimport redis_ops
@@ -20,6 +21,7 @@ cdef void add(const ProtoOps *ops) noexcept:
 add(http1_ops())
 add(redis_ops())
 add(postgres_ops())
+add(fastcgi_ops())
 add(dns_ops())
 
 

@@ -31,7 +31,8 @@ from proto_cases import Case, Message, Turn
 
 from zerospan.exporter.proto.harness import Conversation
 
-TABLES = {"http": "http1_cases", "redis": "redis_cases", "postgresql": "postgres_cases", "dns": "dns_cases"}
+TABLES = {"http": "http1_cases", "redis": "redis_cases", "postgresql": "postgres_cases", "dns": "dns_cases",
+          "fastcgi": "fastcgi_cases"}  # fmt: skip
 SECRET = b"s3cr3t"  # planted in the tables only where masking must hide it
 HEAD_MAX = 16384  # STREAM_MAX: no field is longer than the bytes that are kept
 MASKED_MAX = 1024  # the harness' buffer

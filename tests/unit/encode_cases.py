@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 import random
+import socket
+import struct
 from typing import Any
 
-HTTP, REDIS, POSTGRESQL, DNS = 1, 2, 3, 4
+HTTP, REDIS, POSTGRESQL, DNS, FASTCGI = 1, 2, 3, 4, 5
 SERVER, CLIENT = 2, 3
 UNSET, OK, ERROR = 0, 1, 2
 TCP, UDP = 6, 17
@@ -124,7 +126,8 @@ TIMEOUT_SPAN: Span = CLIENT_SPAN | {
     "truncated": 1,
     "end_ns": 6 * 10**9,
 }
-CASES = [SERVER_SPAN, CLIENT_SPAN, SQL_SPAN, REDIS_SPAN, DNS_SPAN, TIMEOUT_SPAN]
+FASTCGI_SPAN: Span = CLIENT_SPAN | {"proto": FASTCGI, "version": 0}
+CASES = [SERVER_SPAN, CLIENT_SPAN, SQL_SPAN, REDIS_SPAN, DNS_SPAN, TIMEOUT_SPAN, FASTCGI_SPAN]
 
 
 def clean(text: str | bytes, limit: int = LIMIT) -> str:
@@ -143,7 +146,7 @@ def address(text: str) -> str:
 def error_type(span: Span) -> str:
     if span.get("status", 0) != ERROR:
         return ""
-    if span["proto"] == HTTP and span.get("code", -1) >= 400:
+    if span["proto"] in (HTTP, FASTCGI) and span.get("code", -1) >= 400:
         return str(span["code"])
     return clean(span.get("status_text", "")) or REASONS[span.get("reason", 0)] or "_OTHER"
 
@@ -168,9 +171,10 @@ def attributes(span: Span, peer: str = "") -> dict[str, Any]:
     get, client = span.get, span["kind"] == CLIENT
     texts: dict[str, str | bytes] = {}
     numbers: dict[str, int] = {}
-    out: dict[str, Any] = {"network.protocol.name": ["", "http", "redis", "postgresql", "dns"][span["proto"]]}
+    protocols = ["", "http", "redis", "postgresql", "dns", "fastcgi"]
+    out: dict[str, Any] = {"network.protocol.name": protocols[span["proto"]]}
     operation = get("operation", "")
-    if span["proto"] == HTTP:
+    if span["proto"] in (HTTP, FASTCGI):
         method = clean(operation)
         known = method in METHODS
         out |= {"http.request.method": method if known else "_OTHER", "url.scheme": "http"}
@@ -220,15 +224,20 @@ def attributes(span: Span, peer: str = "") -> dict[str, Any]:
             "network.peer.address": address(span["remote_addr"]),
             "network.peer.port": get("remote_port", 0),
         }
+        end, port = address(span["remote_addr"]), get("remote_port", 0)
+        if "peer" in span:
+            end, port = real_peer(span["peer"])
+            out |= {"zerospan.peer.address": end, "zerospan.peer.port": port}
         if not client:
-            out |= {"client.address": address(span["remote_addr"]), "client.port": get("remote_port", 0)}
+            out |= {"client.address": end, "client.port": port}
     host, port = server(span)
     if host:
         out["server.address"] = host
         if port:
             out["server.port"] = port
+    texts["service.peer.name"] = peer
     if client:
-        texts |= {"service.peer.name": peer, "peer.service": peer}
+        texts["peer.service"] = peer
     texts["error.type"] = error_type(span)
     if get("tid"):
         numbers["thread.id"] = span["tid"]
@@ -241,6 +250,12 @@ def attributes(span: Span, peer: str = "") -> dict[str, Any]:
     if get("first_ns") and span["first_ns"] >= get("start_ns", 0):
         numbers["zerospan.time_to_first_byte"] = span["first_ns"] - get("start_ns", 0)
     return out | numbers | {name: clean(text) for name, text in texts.items() if text}
+
+
+def real_peer(end: bytes) -> tuple[str, int]:
+    """Address and port of a link.ends.EndAddress."""
+    raw, port, family, _ = struct.unpack("=16sHBB", end)
+    return address(str(ipaddress.ip_address(raw if family == socket.AF_INET6 else raw[:4]))), port
 
 
 def random_text(r: random.Random) -> bytes:
@@ -262,7 +277,7 @@ def random_text(r: random.Random) -> bytes:
 
 
 def random_span(r: random.Random) -> Span:
-    proto = r.choice([HTTP, REDIS, POSTGRESQL, DNS])
+    proto = r.choice([HTTP, REDIS, POSTGRESQL, DNS, FASTCGI])
     start = r.randrange(1, 10**12)
     status = r.choice([UNSET, OK, ERROR])
     span: Span = {
@@ -311,4 +326,7 @@ def random_span(r: random.Random) -> Span:
             span[side] = str(
                 ipaddress.IPv6Address(r.getrandbits(128)) if v6 else ipaddress.IPv4Address(r.getrandbits(32))
             )
+        if r.random() < 0.3:
+            family = r.choice([socket.AF_INET, socket.AF_INET6])
+            span["peer"] = struct.pack("=16sHBB", r.randbytes(16), r.randrange(65536), family, 0)
     return span
