@@ -36,7 +36,8 @@ cdef class Engine:
 
     def __init__(self, Source source, describe, *, signals=("traces",), self_tgid=0, mask=True, timeout_s=60.0,
                  max_connections=131072, max_open_bytes=32 << 20, route_limit=200, hold_s=2.0, max_hold_s=30.0,
-                 hold_bytes=48 << 20, registry_bytes=48 << 20, red=None, batch_bytes=1 << 20, flush_s=1.0):
+                 hold_bytes=48 << 20, registry_bytes=48 << 20, red=None, batch_bytes=1 << 20, flush_s=1.0,
+                 Shared shared=None):
         self.source = source
         self.requests = Requests(registry_bytes)
         self.causes = Causes(self.requests)
@@ -48,6 +49,10 @@ cdef class Engine:
         self.flows = Flows(self.requests, self.causes, self.hold, self.processes, self.routes,
                            max_connections=max_connections, max_open_bytes=max_open_bytes, timeout_s=timeout_s,
                            hold_s=hold_s, max_hold_s=max_hold_s, mask=mask, self_tgid=self_tgid)
+        self.shared = shared
+        if shared is not None:
+            shared.attach(self.requests, self.processes)
+            self.flows.shared = shared
         self.tally = self.flows.counts
         self.want_traces = "traces" in signals
         self.want_logs = "logs" in signals
@@ -67,6 +72,8 @@ cdef class Engine:
         cdef int more = 1
         self.wall_offset = <uint64_t>wall_offset
         out = []
+        if self.shared is not None:
+            self.shared.turn(now)
         while more:
             with nogil:
                 more = self.drain(now)
@@ -133,6 +140,7 @@ cdef class Engine:
     def memory(self):
         """Bytes that the tables hold."""
         return {"registry": self.requests.nbytes(), "causes": self.causes.nbytes(),
+                **({"shared": self.shared.nbytes()} if self.shared is not None else {}),
                 "hold": self.hold.nbytes + self.later.nbytes, "open": self.flows.open_bytes}
 
     def links(self):
@@ -219,14 +227,15 @@ cdef class Engine:
         cdef Request *known = self.requests.find(r.key)
         cdef Request *at = known
         cdef Proc *me = &self.processes.procs[r.proc]
-        cdef Proc *peer = NULL
+        cdef const Proc *peer = NULL
         cdef uint64_t root = r.key, cause = 0
         cdef int steps = 0
         cdef bint lost = False, named = False
         memset(&c, 0, sizeof(c))
         c.wall_offset = self.wall_offset
         while at != NULL:
-            if at.cause_state == CAUSE_PENDING and not must and self.processes.procs[at.client_proc].open:
+            if at.cause_state == CAUSE_PENDING and not must and (
+                    at.client_proc == 0 or self.processes.procs[at.client_proc].open):
                 return 0
             if at.wire != WIRE_NONE:
                 # what a program has written itself names the trace, from there on down
@@ -246,11 +255,15 @@ cdef class Engine:
         if known != NULL:
             if r.kind == KIND_SERVER:
                 c.peer_proc = known.client_proc
-                if known.client_proc:
+                if self.shared is not None and known.client_proc == 0:
+                    peer = self.shared.other_end(r.key, False)
+                if known.client_proc or peer != NULL:
                     c.parent_id = span_id(r.key, POINT_CLIENT_PROCESS)
                     c.method = LINK_DNS_ID if r.transport == 17 else LINK_ISN
             else:
                 c.peer_proc = known.server_proc
+                if self.shared is not None and known.server_proc == 0:
+                    peer = self.shared.other_end(r.key, True)
                 cause = self.cause_of(known)
                 if cause:
                     c.parent_id = span_id(cause, POINT_SERVER_PROCESS)
@@ -258,7 +271,7 @@ cdef class Engine:
                     self.tally[N_LINKED] += 1
                 else:
                     self.tally[N_UNLINKED] += 1
-            c.peer_seen = c.peer_proc != 0
+            c.peer_seen = c.peer_proc != 0 or peer != NULL
             if c.parent_id == 0 and known.wire != WIRE_NONE:
                 c.parent_id = known.wire_parent
                 c.method = LINK_TRACEPARENT + known.wire - 1
