@@ -10,7 +10,6 @@ from zerospan.exporter.proto.cursor cimport Cursor, Slice, cur_init, cur_skip, c
 
 cdef enum:
     WIRE_LAST = 4            # proto.base.WireContext
-    NS_MAX = 1 << 62
 
 cdef const char *HEX = b"0123456789abcdef"
 cdef const char *PREFIX = b"zs1:"
@@ -104,7 +103,7 @@ cdef bint note_decode(const uint8_t *p, uint32_t n, uint64_t key, uint8_t end, N
             return False
         note.points.ns[i] = get_be64(c.p)
         cur_skip(&c, 8)
-        if note.points.ns[i] > NS_MAX:
+        if note.points.ns[i] >> 62:
             return False
     return c.ok and c.left == 0
 
