@@ -276,7 +276,7 @@ class Config(Section, frozen=True):
             description="Where agents of several hosts share what links their spans: Redis or Valkey as redis://HOST:PORT/DB,"
             " rediss:// (TLS), redis+cluster://HOST,HOST, redis+sentinel://HOST,HOST/MASTER; `memory`: this host alone."
         ),
-    ] = Url("memory")
+    ] = msgspec.field(default_factory=lambda: Url("memory"))
     service: Annotated[Service, Meta(description="How services are named.")] = Service()
     metrics: Annotated[Metrics, Meta(description="The /metrics endpoint for Prometheus.")] = Metrics()
     otlp: Annotated[Otlp, Meta(description="OpenTelemetry receivers.")] = Otlp()

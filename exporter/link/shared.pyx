@@ -14,6 +14,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
+from zerospan.exporter.assemble.span cimport LINK_THREAD
 from zerospan.exporter.encode.buf cimport buf_free, buf_put
 from zerospan.exporter.link.ids cimport get_be64, hash64, hash_bytes
 from zerospan.exporter.link.requests cimport (
@@ -331,12 +332,13 @@ cdef class Shared:
             return
         if e.end:
             self.publish(e, now)
-        if not e.found or e.flags & (NOTE_PENDING | NOTE_TENTATIVE | NOTE_MORE):
+        # What may be taken back is asked for once more shortly before the span leaves: not more, as it seldom is.
+        if not e.found or e.flags & (NOTE_PENDING | NOTE_MORE) or (e.flags & NOTE_TENTATIVE and e.tries == N_DELAYS):
             self.ask(e)
         wait = DELAYS[e.tries] if e.tries < N_DELAYS else LAST_NS
         e.tries += e.tries < N_DELAYS
         if wait > RETRY_NS and ((e.found and e.flags & (NOTE_PENDING | NOTE_MORE))
-                                or (e.end == END_CLIENT and r.cause_state == CAUSE_PENDING)):
+                                or (e.end == END_CLIENT and (r.cause_state == CAUSE_PENDING or r.cause))):
             wait = RETRY_NS
         self.due(e, now + wait)
 
@@ -377,7 +379,7 @@ cdef class Shared:
             if steps == MAX_CHAIN:
                 break
             steps += 1
-            if at.by_order:
+            if at.by_order or at.cause_method >= LINK_THREAD:
                 note.flags |= NOTE_TENTATIVE
             if at == r:
                 note.method = at.cause_method
