@@ -155,19 +155,22 @@ class Exchange:
                 due = now  # there is more: only what has come is read meanwhile
         while True:
             left = due - time.monotonic()
-            waiting = [lane for lane in self._lanes if lane.flying]
-            if not waiting:
-                if left > 0:
-                    self._stopping.wait(left)
-                return
-            ready, _, _ = select.select([lane.socket for lane in waiting], [], [], max(0.0, left))
-            for lane in waiting:
-                if lane.socket in ready:
+            # also where nothing is under way: that the store has gone shows there
+            ready = self._ready(left)
+            for lane in self._lanes:
+                if lane.socket.fileno() in ready:
                     self._read(lane)
                 elif lane.flying and time.monotonic() - lane.flying[0].sent > self._timeout_s:
                     raise TimeoutError(f"no answer within {self._timeout_s:g} s")
             if left <= 0:
                 return
+
+    def _ready(self, seconds: float) -> set[int]:
+        """Descriptors with something to read, at the latest after so long."""
+        poll = select.poll()
+        for lane in self._lanes:
+            poll.register(lane.socket, select.POLLIN)
+        return {fd for fd, _ in poll.poll(max(0.0, 1000 * seconds))}
 
     def _send(self, now: float) -> bool:
         """Sends what waits, one round at most. Whether there is more."""
@@ -237,8 +240,10 @@ class Exchange:
         while self._send(time.monotonic()):
             pass
         while time.monotonic() < end and (waiting := [lane for lane in self._lanes if lane.flying]):
-            for s in select.select([lane.socket for lane in waiting], [], [], 0.05)[0]:
-                self._read(next(lane for lane in waiting if lane.socket is s))
+            ready = self._ready(0.05)
+            for lane in waiting:
+                if lane.socket.fileno() in ready:
+                    self._read(lane)
 
     # ---- failures ----
 
