@@ -14,9 +14,14 @@ setup: ## Install what is missing and build; leaves .venv/bin/zerospan
 demo: setup packages ## Show whole traces, RED, logs and the ledger of a real shop of services
 	@$(ROOT) $(PY) -m demo
 
+demo-bookinfo: setup ## Show one whole trace of Istio's Bookinfo: two nodes, VXLAN, Envoys, four languages
+	@demo/bookinfo/setup.sh
+	@$(ROOT) $(PY) -m demo.bookinfo
+
 packages: ## Debian packages of the demo and the tests: real servers (none is started), wrk and tools
 	@tools/packages.sh wrk iproute2 openssl bpftool procps util-linux curl
 	@demo/setup.sh
+	@demo/bookinfo/setup.sh
 
 test: setup packages lint test-unit test-kernel test-installed ## Lint, types, unit, kernel and namespace tests
 
@@ -56,5 +61,5 @@ clean: ## Remove what was built (not .venv, not the back ends)
 	@rm -rf .cache/build build dist *.egg-info src/*.egg-info
 	@find exporter enricher plugins \( -name '*.so' -o -name '*.c' -o -name '*.html' \) -delete
 
-.PHONY: help setup packages demo test lint test-unit test-kernel test-installed e2e e2e-backends bench fuzz kernels bpf clean
+.PHONY: help setup packages demo demo-bookinfo test lint test-unit test-kernel test-installed e2e e2e-backends bench fuzz kernels bpf clean
 .DEFAULT_GOAL := help

@@ -15,7 +15,7 @@ from zerospan.exporter.assemble.span cimport (
 )
 from zerospan.exporter.link.hold cimport CHUNK
 from zerospan.exporter.link.ids cimport POINT_CLIENT_PROCESS, POINT_SERVER_PROCESS, span_id, trace_id
-from zerospan.exporter.link.requests cimport CAUSE_DOUBTFUL, CAUSE_PENDING, Request
+from zerospan.exporter.link.requests cimport CAUSE_DOUBTFUL, CAUSE_PENDING, Request, Trace
 from zerospan.exporter.proto.base cimport WIRE_NONE
 from zerospan.exporter.selfmon.counters cimport (
     N_DROP_ENCODE, N_DROP_SELFTEST, N_HOLD_EARLY, N_HOLD_WAITED, N_LINKED, N_MAX, N_RELEASED, N_SEEN, N_UNLINKED,
@@ -36,7 +36,7 @@ cdef class Engine:
 
     def __init__(self, Source source, describe, *, signals=("traces",), self_tgid=0, mask=True, timeout_s=60.0,
                  max_connections=131072, max_open_bytes=32 << 20, route_limit=200, hold_s=2.0, max_hold_s=30.0,
-                 hold_bytes=48 << 20, registry_bytes=48 << 20, red=None, batch_bytes=1 << 20, flush_s=1.0,
+                 hold_bytes=32 << 20, registry_bytes=48 << 20, red=None, batch_bytes=1 << 20, flush_s=1.0,
                  Shared shared=None):
         self.source = source
         self.requests = Requests(registry_bytes)
@@ -213,17 +213,24 @@ cdef class Engine:
         """The request that this call serves; 0 if none is known, or if a program says better: a trace context of its own
         stands for a span that its SDK makes. One that is only passed on is that of the request."""
         cdef const Request *cause
+        cdef const Trace *own
+        cdef const Trace *theirs
         if r.cause == 0 or r.cause_state == CAUSE_DOUBTFUL:
             return 0
         if r.wire == WIRE_NONE:
             return r.cause
         cause = self.requests.find(r.cause)
-        if cause == NULL or cause.wire == WIRE_NONE or cause.wire_parent != r.wire_parent:
+        if cause == NULL or cause.wire == WIRE_NONE:
             return 0
-        return r.cause if memcmp(cause.trace_id, r.trace_id, 16) == 0 else 0
+        own = self.requests.trace_of(r)
+        theirs = self.requests.trace_of(cause)
+        if own.parent != theirs.parent or memcmp(own.trace_id, theirs.trace_id, 16) != 0:
+            return 0
+        return r.cause
 
     cdef int leave(self, SpanRec *r, uint64_t now, bint must) noexcept nogil:
         cdef SpanContext c
+        cdef const Trace *context
         cdef Request *known = self.requests.find(r.key)
         cdef Request *at = known
         cdef Proc *me = &self.processes.procs[r.proc]
@@ -239,8 +246,9 @@ cdef class Engine:
                 return 0
             if at.wire != WIRE_NONE:
                 # what a program has written itself names the trace, from there on down
-                memcpy(c.trace_id, at.trace_id, 16)
-                c.trace_flags = at.trace_flags
+                context = self.requests.trace_of(at)
+                memcpy(c.trace_id, context.trace_id, 16)
+                c.trace_flags = context.flags
                 named = True
                 break
             root = at.key
@@ -273,7 +281,7 @@ cdef class Engine:
                     self.tally[N_UNLINKED] += 1
             c.peer_seen = c.peer_proc != 0 or peer != NULL
             if c.parent_id == 0 and known.wire != WIRE_NONE:
-                c.parent_id = known.wire_parent
+                c.parent_id = self.requests.trace_of(known).parent
                 c.method = LINK_TRACEPARENT + known.wire - 1
         if c.peer_proc:
             peer = &self.processes.procs[c.peer_proc]

@@ -37,6 +37,7 @@ from zerospan.exporter.sinks.console import TreeSink
 from zerospan.exporter.sinks.prometheus import MetricsServer
 from zerospan.exporter.source import replay as steps
 from zerospan.exporter.source.capture import Capture, Filters
+from zerospan.exporter.source.pace import Pace
 from zerospan.exporter.source.recording import Describe, Tape
 from zerospan.exporter.source.replay import Replay
 
@@ -62,6 +63,7 @@ class Pipeline:
     sinks: list[Sink]
     describer: Describer
     capture: Capture | None = None
+    pace: Pace | None = None
     metrics: MetricsServer | None = None
     control: ControlServer | None = None
     exchange: Exchange | None = None  # with other hosts
@@ -90,9 +92,13 @@ class Pipeline:
             self.exchange.start()
         self._thread = threading.Thread(target=self._run, name="drain")
         self._thread.start()
+        if self.pace is not None:
+            self.pace.start()
 
     def stop(self, deadline_s: float = STOP_S) -> Ledger:
         """Takes the hooks off, drains what they wrote, lets every span go, flushes the sinks. Returns the ledger."""
+        if self.pace is not None:
+            self.pace.stop()
         if self.capture is not None:
             self.capture.detach()
         self._stopping.set()
@@ -157,6 +163,8 @@ class Pipeline:
             if tape is not None:
                 tape.tick(now, offset)
             self.put(self.engine.tick(now, offset))
+            if self.pace is not None:
+                self.pace.beat(max((sink.fill for sink in self.sinks), default=0.0))
             if now - swept >= sweep_ns:
                 swept = now
                 if self.capture is not None:
@@ -237,6 +245,7 @@ class Pipeline:
             "uptime_s": round((time.time_ns() - self.started_ns) / 1e9, 1),
             "hooks": self.capture.choice.layout if self.capture is not None else "none",
             "selftest": self.selftest,
+            "scheduling": _scheduling(self.pace),
             "metrics": _address(self.metrics) if self.metrics is not None else None,
             "seen": now.seen,
             "exported": now.exported,
@@ -254,6 +263,11 @@ class Pipeline:
 
 def _address(server: MetricsServer) -> str:
     return f"{server.listen.rpartition(':')[0]}:{server.port}"
+
+
+def _scheduling(pace: Pace | None) -> dict[str, object] | None:
+    """Whether the agent runs behind the other programs now, and how often it had to step forward."""
+    return None if pace is None else {"idle": pace.idle, "hurried": pace.hurried}
 
 
 def _sink_status(sink: Sink) -> dict[str, object]:
@@ -333,7 +347,8 @@ def build(
             red=red,
             shared=shared,
         )
-        pipeline = Pipeline(config, engine, sinks, describer, capture, tape=tape, replay=replay)
+        pace = Pace(capture.ring) if capture is not None and config.capture.yield_cpu else None
+        pipeline = Pipeline(config, engine, sinks, describer, capture, pace, tape=tape, replay=replay)
         pipeline.exchange = exchange
         if replay is not None:
             pipeline._kernel = replay.kernel

@@ -47,9 +47,9 @@ class Request(msgspec.Struct, gc=False):
         return " ".join(t for t in ("→" if self.kind == "client" else "", self.operation, what) if t) or self.protocol
 
 
-def decode(payload: bytes) -> list[Request]:
+def decode(payload: bytes | memoryview) -> list[Request]:
     """The requests of an encoded ExportLogsServiceRequest. ValueError if it is malformed."""
-    return list(requests_of(msgspec.json.decode(otlp_json.logs_json(payload))))
+    return list(requests_of(msgspec.json.decode(otlp_json.logs_json(bytes(payload)))))
 
 
 def requests_of(request: dict[str, Any]) -> Iterator[Request]:

@@ -52,9 +52,9 @@ class Call(msgspec.Struct):
         return self.server or self.client  # type: ignore[return-value]
 
 
-def decode(payload: bytes) -> list[Span]:
+def decode(payload: bytes | memoryview) -> list[Span]:
     """The spans of an encoded ExportTraceServiceRequest. ValueError if it is malformed."""
-    return list(spans_of(msgspec.json.decode(otlp_json.traces_json(payload))))
+    return list(spans_of(msgspec.json.decode(otlp_json.traces_json(bytes(payload)))))
 
 
 def spans_of(request: dict[str, Any]) -> Iterator[Span]:

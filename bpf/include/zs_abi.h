@@ -23,7 +23,7 @@ typedef uint32_t zs_u32;
 typedef uint64_t zs_u64;
 #endif
 
-#define ZS_ABI_VERSION 1
+#define ZS_ABI_VERSION 2
 
 /* Payload of one record. Each class is a constant size for bpf_ringbuf_reserve. */
 #define ZS_PAYLOAD_DEFAULT 512
@@ -31,6 +31,7 @@ typedef uint64_t zs_u64;
 #define ZS_MAX_IOVECS 8
 #define ZS_MAX_DATAGRAMS 4 /* of one sendmmsg/recvmmsg call, in the sys_exit layout */
 #define ZS_COMM_LEN 16
+#define ZS_CPU_RING_BYTES (256 << 10)
 
 enum zs_kind {
 	ZS_CONN = 1, /* struct zs_conn: who the ends of a connection are; before its first message */
@@ -54,7 +55,7 @@ enum zs_flags {
 	ZS_F_GAP = 1 << 3, /* a record of this connection before this one was lost */
 };
 
-/* Every record begins with it; size is that of the whole record, payload area included. */
+/* Every record begins with it, and then its time; size is that of the whole record, payload area included. */
 struct zs_hdr {
 	zs_u16 size;
 	zs_u8 kind;
@@ -65,7 +66,7 @@ struct zs_hdr {
 
 struct zs_conn {
 	struct zs_hdr hdr;
-	zs_u64 time_ns; /* CLOCK_MONOTONIC, as in every record */
+	zs_u64 time_ns; /* CLOCK_MONOTONIC, when the record was made, as in every record */
 	zs_u64 conn_id; /* of this end of the connection; never used twice */
 	zs_u64 cgroup_id;
 	zs_u32 isn_connecting; /* initial sequence numbers of the two sides; 0,0 if not known */
@@ -123,8 +124,9 @@ struct zs_progress {
 /* The last record of a connection, written when its socket is destroyed: nothing can be read from it any more. */
 struct zs_close {
 	struct zs_hdr hdr;
-	zs_u64 time_ns; /* when TCP ended, which may be before the last bytes were read */
+	zs_u64 time_ns;
 	zs_u64 conn_id;
+	zs_u64 end_ns; /* when TCP ended, which may be before the last bytes were read */
 	zs_u64 run_len; /* of the last run; hdr.dir is its direction */
 	zs_u64 run_end_ns;
 	zs_u64 bytes_sent; /* tcp_sock: bytes_acked, bytes_received */
@@ -266,7 +268,7 @@ _Static_assert(sizeof(struct zs_conn) == 112, "zs_conn");
 _Static_assert(sizeof(struct zs_connect) == 32, "zs_connect");
 _Static_assert(sizeof(struct zs_msg) == 64, "zs_msg");
 _Static_assert(sizeof(struct zs_progress) == 48, "zs_progress");
-_Static_assert(sizeof(struct zs_close) == 72, "zs_close");
+_Static_assert(sizeof(struct zs_close) == 80, "zs_close");
 _Static_assert(sizeof(struct zs_dgram) == 104, "zs_dgram");
 _Static_assert(sizeof(struct zs_exe) == 16, "zs_exe");
 _Static_assert(sizeof(struct zs_nic) == 152, "zs_nic");

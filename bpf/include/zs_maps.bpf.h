@@ -51,8 +51,23 @@ struct zs_state {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 8 << 20); /* the loader sets capture.ring_bytes */
+	__uint(max_entries, 4 << 20); /* the loader sets capture.ring_bytes */
 } zs_ring SEC(".maps");
+
+/*
+ * A small ring for each CPU, before the one that all share: its lines stay in that CPU's cache and nobody waits for its lock.
+ * A burst overflows into the shared ring. The reader puts the records of all rings in the order of their times.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1); /* the loader sets the number of CPUs */
+	__type(key, __u32);
+	__array(
+	    values, struct {
+		    __uint(type, BPF_MAP_TYPE_RINGBUF);
+		    __uint(max_entries, ZS_CPU_RING_BYTES);
+	    });
+} zs_cpu_rings SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -120,6 +135,25 @@ static __always_inline __u64 zs_new_id(void)
 	(*next)++;
 	return ((__u64)(bpf_get_smp_processor_id() + 1) << 48) | (*next & ((1ULL << 48) - 1));
 }
+
+static __always_inline void *zs_cpu_ring(void)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+
+	return bpf_map_lookup_elem(&zs_cpu_rings, &cpu);
+}
+
+/* Room for a record of a constant size; NULL if there is none in either ring. */
+#define ZS_RESERVE(bytes) \
+	({ \
+		void *zs_own = zs_cpu_ring(), *zs_room = NULL; \
+\
+		if (zs_own) \
+			zs_room = bpf_ringbuf_reserve(zs_own, bytes, 0); \
+		if (!zs_room) \
+			zs_room = bpf_ringbuf_reserve(&zs_ring, bytes, 0); \
+		zs_room; \
+	})
 
 /* A wake-up for each record would cost five times the record; the agent drains by a timer. */
 static __always_inline void zs_submit(void *record)

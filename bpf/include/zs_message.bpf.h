@@ -159,7 +159,7 @@ static __always_inline bool zs_announce(struct sock *sk, struct tcp_sock *tp, st
 	}
 	if (isns.role)
 		st->role = isns.role; /* also if the record is lost: losses are counted by side */
-	ev = bpf_ringbuf_reserve(&zs_ring, sizeof(*ev), 0);
+	ev = ZS_RESERVE(sizeof(*ev));
 	if (!ev) {
 		zs_count(ZS_CNT_LOST_CONN);
 		return false;
@@ -167,7 +167,7 @@ static __always_inline bool zs_announce(struct sock *sk, struct tcp_sock *tp, st
 	__builtin_memset(ev, 0, sizeof(*ev));
 	ev->hdr.size = sizeof(*ev);
 	ev->hdr.kind = ZS_CONN;
-	ev->time_ns = now;
+	ev->time_ns = now - 2; /* the reader sorts by time: before zs_unseen_run's record and the call's own */
 	ev->conn_id = st->conn_id;
 	ev->cgroup_id = bpf_get_current_cgroup_id();
 	ev->isn_connecting = isns.connecting;
@@ -221,7 +221,7 @@ static __always_inline void zs_msg_lost(struct zs_state *st)
 		struct { \
 			type head; \
 			__u8 data[bytes]; \
-		} *ev = bpf_ringbuf_reserve(&zs_ring, sizeof(*ev), 0); \
+		} *ev = ZS_RESERVE(sizeof(*ev)); \
 		if (!ev) \
 			return false; \
 		ev->head = *head; \
@@ -249,7 +249,7 @@ static __always_inline void zs_msg_lost(struct zs_state *st)
 	long failed; \
 \
 	if (n == 0) { \
-		type *ev = bpf_ringbuf_reserve(&zs_ring, sizeof(*ev), 0); \
+		type *ev = ZS_RESERVE(sizeof(*ev)); \
 \
 		if (!ev) \
 			return false; \
@@ -259,7 +259,10 @@ static __always_inline void zs_msg_lost(struct zs_state *st)
 		return true; \
 	} \
 	ZS_EMIT_CLASS(type, 64) \
+	ZS_EMIT_CLASS(type, 128) \
 	ZS_EMIT_CLASS(type, 192) \
+	ZS_EMIT_CLASS(type, 256) \
+	ZS_EMIT_CLASS(type, 384) \
 	ZS_EMIT_CLASS(type, 512) \
 	if (zs_payload_bytes > 512 || zs_large_bytes > 512) \
 		ZS_EMIT_CLASS(type, 2048) \
@@ -363,7 +366,7 @@ static __always_inline void zs_unseen_run(struct zs_state *st, enum zs_dir dir, 
 	__u32 len = other - st->other_seq;
 
 	zs_turn(st, &head, !dir, zs_run_total(st, st->run_seq + (__u32)st->run_len), st->run_end_ns, st->other_seq);
-	zs_head(&head, st, !dir, now, st->other_seq, len);
+	zs_head(&head, st, !dir, now - 1, st->other_seq, len);
 	head.hdr.flags |= ZS_F_NO_PAYLOAD | ZS_F_CUT;
 	if (known && zs_emit_msg(&head, 0, NULL, 0))
 		st->gap = 0;
@@ -371,6 +374,13 @@ static __always_inline void zs_unseen_run(struct zs_state *st, enum zs_dir dir, 
 		zs_run_lost(st);
 	st->run_len = len;
 	st->run_end_ns = now;
+}
+
+/* A run goes on by bytes that are not to be had or not wanted any more: the short way of sendfile and of large bodies. */
+static __always_inline bool zs_goes_on(const struct zs_state *st, const struct zs_io *io, enum zs_dir dir, __u32 other)
+{
+	return st->announced && st->role && st->run_len && st->dir == dir && st->other_seq == other &&
+	       (io->kind == ZS_IO_NONE || (st->captured >= st->capture && io->kind != ZS_IO_MMSG));
 }
 
 static __always_inline int zs_on_tcp(struct sock *sk, struct tcp_sock *tp, __u32 len, enum zs_dir dir, struct zs_io *io)
@@ -430,6 +440,10 @@ static __always_inline int zs_on_tcp(struct sock *sk, struct tcp_sock *tp, __u32
 		zs_count(ZS_CNT_LATE);
 		return 0;
 	}
+	if (zs_goes_on(st, io, dir, other)) {
+		st->dirty = 1; /* nothing to show: the sweep, the next run or the end will say how far it went */
+		goto passed;
+	}
 	known = zs_known(sk, tp, st, now);
 	if (st->run == 0) {
 		zs_turn(st, &head, dir, 0, 0, seq);
@@ -457,7 +471,7 @@ static __always_inline int zs_on_tcp(struct sock *sk, struct tcp_sock *tp, __u32
 		n = zs_io_locate(io, want, &gathered, &head.hdr.flags);
 	}
 	if (n == 0 && head.run_off) {
-		st->dirty = 1; /* nothing to show: the sweep, the next run or the end will say how far it went */
+		st->dirty = 1;
 		goto passed;
 	}
 	if (n < len)
@@ -616,7 +630,7 @@ static __always_inline void zs_on_connect(struct sock *sk)
 	st->capture = zs_capture_of(sk);
 	if (st->closed_out)
 		return;
-	ev = bpf_ringbuf_reserve(&zs_ring, sizeof(*ev), 0);
+	ev = ZS_RESERVE(sizeof(*ev));
 	if (!ev) {
 		zs_count(ZS_CNT_LOST_CONNECT);
 		return;
@@ -678,7 +692,7 @@ static __always_inline void zs_on_destroy(struct sock *sk, struct tcp_sock *tp)
 	if (!st || !st->told || st->closed_out)
 		return;
 	zs_remember_end(sk, tp, st);
-	ev = bpf_ringbuf_reserve(&zs_ring, sizeof(*ev), 0);
+	ev = ZS_RESERVE(sizeof(*ev));
 	if (!ev) {
 		zs_count(ZS_CNT_LOST_CLOSE);
 		return;
@@ -688,7 +702,8 @@ static __always_inline void zs_on_destroy(struct sock *sk, struct tcp_sock *tp)
 	ev->hdr.kind = ZS_CLOSE;
 	ev->hdr.dir = st->dir;
 	ev->hdr.flags = st->gap ? ZS_F_GAP : 0;
-	ev->time_ns = st->end_ns;
+	ev->time_ns = bpf_ktime_get_ns();
+	ev->end_ns = st->end_ns;
 	ev->conn_id = st->conn_id;
 	ev->run = st->run;
 	ev->run_len = st->run_len;
@@ -709,7 +724,7 @@ static __always_inline void zs_sweep_one(struct zs_state *st)
 
 	if (!st->dirty || !st->announced)
 		return;
-	ev = bpf_ringbuf_reserve(&zs_ring, sizeof(*ev), 0);
+	ev = ZS_RESERVE(sizeof(*ev));
 	if (!ev) {
 		zs_count(ZS_CNT_LOST_PROGRESS);
 		return;

@@ -11,6 +11,7 @@ cdef extern from "zs_abi.h" nogil:
         ZS_PAYLOAD_DEFAULT
         ZS_PAYLOAD_MAX
         ZS_COMM_LEN
+        ZS_CPU_RING_BYTES
         ZS_CNT_MAX
         ZS_FILTER_ENTRIES
         ZS_CONN
@@ -102,6 +103,7 @@ cdef extern from "zs_abi.h" nogil:
         zs_hdr hdr
         zs_u64 time_ns
         zs_u64 conn_id
+        zs_u64 end_ns
         zs_u64 run_len
         zs_u64 run_end_ns
         zs_u64 bytes_sent

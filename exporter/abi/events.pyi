@@ -14,6 +14,7 @@ F_GAP: Final[int]
 FILTERS: Final[dict[str, int]]
 FILTER_ENTRIES: Final[int]
 PAYLOAD_MAX: Final[int]
+CPU_RING_BYTES: Final[int]
 FIELDS: Final[dict[tuple[str, str], tuple[int, int]]]
 COUNTERS: Final[list[tuple[str, str]]]
 

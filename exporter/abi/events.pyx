@@ -27,9 +27,10 @@ cdef extern from * nogil:
         ZS_FIELD(zs_progress, hdr) ZS_FIELD(zs_progress, time_ns) ZS_FIELD(zs_progress, conn_id)
         ZS_FIELD(zs_progress, run_len) ZS_FIELD(zs_progress, run_end_ns) ZS_FIELD(zs_progress, run)
         ZS_FIELD(zs_progress, pad)
-        ZS_FIELD(zs_close, hdr) ZS_FIELD(zs_close, time_ns) ZS_FIELD(zs_close, conn_id) ZS_FIELD(zs_close, run_len)
-        ZS_FIELD(zs_close, run_end_ns) ZS_FIELD(zs_close, bytes_sent) ZS_FIELD(zs_close, bytes_received)
-        ZS_FIELD(zs_close, run) ZS_FIELD(zs_close, error) ZS_FIELD(zs_close, retransmits) ZS_FIELD(zs_close, srtt_us)
+        ZS_FIELD(zs_close, hdr) ZS_FIELD(zs_close, time_ns) ZS_FIELD(zs_close, conn_id) ZS_FIELD(zs_close, end_ns)
+        ZS_FIELD(zs_close, run_len) ZS_FIELD(zs_close, run_end_ns) ZS_FIELD(zs_close, bytes_sent)
+        ZS_FIELD(zs_close, bytes_received) ZS_FIELD(zs_close, run) ZS_FIELD(zs_close, error)
+        ZS_FIELD(zs_close, retransmits) ZS_FIELD(zs_close, srtt_us)
         ZS_FIELD(zs_dgram, hdr) ZS_FIELD(zs_dgram, time_ns) ZS_FIELD(zs_dgram, conn_id) ZS_FIELD(zs_dgram, cgroup_id)
         ZS_FIELD(zs_dgram, tgid) ZS_FIELD(zs_dgram, tid) ZS_FIELD(zs_dgram, netns) ZS_FIELD(zs_dgram, len)
         ZS_FIELD(zs_dgram, local_port) ZS_FIELD(zs_dgram, remote_port) ZS_FIELD(zs_dgram, family)
@@ -77,6 +78,7 @@ FILTERS = {"pid": abi.ZS_FILTER_PID, "exe": abi.ZS_FILTER_EXE, "port": abi.ZS_FI
            "cgroup": abi.ZS_FILTER_CGROUP, "netns": abi.ZS_FILTER_NETNS}
 FILTER_ENTRIES = abi.ZS_FILTER_ENTRIES
 PAYLOAD_MAX = abi.ZS_PAYLOAD_MAX
+CPU_RING_BYTES = abi.ZS_CPU_RING_BYTES
 
 
 def fields():

@@ -83,10 +83,7 @@ cdef class Exchanges(FlowTable):
             else:
                 known.server_proc = self.now.proc
             if m.wire != WIRE_NONE:
-                known.wire = m.wire
-                known.trace_flags = m.trace_flags
-                memcpy(known.trace_id, m.trace_id, 16)
-                known.wire_parent = get_be64(m.parent_id)
+                self.requests.set_trace(known, m.wire, m.trace_id, get_be64(m.parent_id), m.trace_flags)
             if self.shared is not None:
                 self.share(f, r)
         p = self.profile(self.now.proc)

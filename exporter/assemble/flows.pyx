@@ -23,7 +23,7 @@ from zerospan.exporter.assemble.table cimport OWN_KEYS, Flow, Now
 from zerospan.exporter.assemble.table cimport PARTIAL_CUT, PARTIAL_LOST
 from zerospan.exporter.link.cause cimport Causes, Profile
 from zerospan.exporter.link.hold cimport Hold
-from zerospan.exporter.link.ids cimport connection_key
+from zerospan.exporter.link.ids cimport connection_key, request_key
 from zerospan.exporter.link.requests cimport Requests
 from zerospan.exporter.metrics.routes cimport Routes
 from zerospan.exporter.proto.base cimport (
@@ -190,6 +190,8 @@ cdef class Flows(Exchanges):
             # The counters could not tell who connected: servers have the lower port.
             f.role = ZS_ROLE_ACCEPTING if f.local_port < f.remote_port else ZS_ROLE_CONNECTING
         from_client = sent == (f.role == ZS_ROLE_CONNECTING)
+        if from_client and f.key:
+            self.requests.prefetch(request_key(f.key, ev.seq))   # the other end may have told of it; parsing comes first
         self.flow = f
         self.now.time_ns = ev.time_ns
         self.now.tid = ev.tid
@@ -401,7 +403,7 @@ cdef class Flows(Exchanges):
         cdef SpanRec *r
         if f == NULL:
             return 0
-        self.end_run(f, ev.time_ns)
+        self.end_run(f, ev.end_ns)
         reason = close_reason(ev.error)
         if ev.hdr.flags & ZS_F_GAP or ev.run != f.run:
             reason = REASON_NOT_SEEN
@@ -413,11 +415,11 @@ cdef class Flows(Exchanges):
                 r.reason = reason   # it broke off
                 r.status = SPAN_ERROR
                 self.counts[N_RESETS] += 1
-            self.answered(f, f.passing, ev.run_end_ns if not f.from_client and ev.run_end_ns else ev.time_ns)
+            self.answered(f, f.passing, ev.run_end_ns if not f.from_client and ev.run_end_ns else ev.end_ns)
         if f.head == NULL:
             return self.drop(f)
         # TCP may be done with a connection before the process has read what came last: settle() waits a little
-        f.closed_ns = ev.time_ns
+        f.closed_ns = ev.end_ns
         f.close_reason = reason
         return 0
 

@@ -37,14 +37,22 @@ class Capture(Section, frozen=True):
         Meta(
             ge=1,
             le=1 << 30,
-            description="Size of the ring buffer; rounded up to a power of two of pages, at least 64 KiB.",
+            description="Size of the ring buffer that all CPUs share; rounded up to a power of two of pages, at least "
+            "64 KiB. From 1 MiB on, each CPU has 256 KiB of its own before it.",
         ),
-    ] = 8 * MIB
+    ] = 4 * MIB
     payload_bytes: Annotated[int, Meta(ge=64, le=16384, description="Bytes copied of the head of each message.")] = 512
     large_ports: Annotated[
         tuple[Port, ...],
         Meta(description="Ports whose messages are copied up to 16 KiB, e.g. of a database."),
     ] = ()
+    yield_cpu: Annotated[
+        bool,
+        Meta(
+            description="Run at SCHED_IDLE, behind all other programs of the same cgroup, as long as that keeps up "
+            "(needs CAP_SYS_NICE)."
+        ),
+    ] = True
     drain_ms: Annotated[int, Meta(ge=1, le=1000, description="Time between two drains of the ring.")] = 8
     sweep_ms: Annotated[
         int,
@@ -96,7 +104,7 @@ class Link(Section, frozen=True):
         float,
         Meta(ge=0, le=300, description="Longest wait; Tempo ignores spans older than 30 s in its metrics."),
     ] = 30
-    hold_bytes: Annotated[int, Meta(ge=65536, le=1 << 34, description="Memory for spans on hold.")] = 48 * MIB
+    hold_bytes: Annotated[int, Meta(ge=65536, le=1 << 34, description="Memory for spans on hold.")] = 32 * MIB
     registry_bytes: Annotated[int, Meta(ge=65536, le=1 << 34, description="Memory for the registry of causes.")] = (
         48 * MIB
     )

@@ -6,7 +6,7 @@ A batch of a MiB in fresh memory costs more in page faults than in copying; so w
 from libc.stdint cimport uint8_t
 
 cdef enum:
-    SHELF_MAX = 3            # blocks that wait: one that is sent, one that is queued, one that is filled
+    SHELF_MAX = 2            # blocks that wait to be filled: one is being sent, seldom two
 
 cdef class Shelf:
     """The memory of payloads that nobody holds any more. All of its use is under the GIL."""

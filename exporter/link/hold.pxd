@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from zerospan.exporter.assemble.span cimport SpanRec
 
 cdef enum:
-    CHUNK = 1 << 20
+    CHUNK = (2 << 20) - 16   # with its head a huge page
 
 cdef struct Chunk:
     Chunk *next

@@ -1,8 +1,9 @@
 # cython: language_level=3, boundscheck=True, wraparound=False
-"""The queue of held spans; see hold.pxd. Memory comes and goes by chunks of 1 MiB, bounded by the limit."""
+"""The queue of held spans; see hold.pxd. Memory comes and goes by chunks of 2 MiB, a huge page, bounded by the limit."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+
+from zerospan.exporter.link.pages cimport pages_give, pages_take
 
 
 cdef class Hold:
@@ -16,8 +17,8 @@ cdef class Hold:
         while self.head != NULL:
             c = self.head
             self.head = c.next
-            free(c)
-        free(self.spare)
+            pages_give(c, sizeof(Chunk))
+        pages_give(self.spare, sizeof(Chunk))
 
     cdef SpanRec *push(self, uint32_t size, uint64_t due_ns, uint64_t last_ns) noexcept nogil:
         cdef uint32_t need = sizeof(Held) + size
@@ -32,7 +33,7 @@ cdef class Hold:
             else:
                 if self.nbytes + sizeof(Chunk) > self.limit:
                     return NULL
-                c = <Chunk *>malloc(sizeof(Chunk))
+                c = <Chunk *>pages_take(sizeof(Chunk))
                 if c == NULL:
                     return NULL
                 self.nbytes += sizeof(Chunk)
@@ -72,5 +73,5 @@ cdef class Hold:
         if self.spare == NULL:
             self.spare = c
         else:
-            free(c)
+            pages_give(c, sizeof(Chunk))
             self.nbytes -= sizeof(Chunk)

@@ -1,9 +1,11 @@
 # cython: language_level=3, boundscheck=True, wraparound=False
 """The registry of requests; see requests.pxd. Open addressing, linear probing, deletion by shifting back."""
 
-from libc.stdint cimport uint64_t
-from libc.stdlib cimport calloc, free
-from libc.string cimport memset
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy, memset
+
+from zerospan.exporter.link.pages cimport pages_give, pages_take
 
 cdef extern from * nogil:
     void __builtin_prefetch(const void *address)
@@ -17,16 +19,17 @@ cdef class Requests:
 
     def __cinit__(self, uint64_t limit_bytes):
         self.mask = 1023
-        self.slots = <Request *>calloc(self.mask + 1, sizeof(Request))
+        self.slots = <Request *>pages_take((self.mask + 1) * sizeof(Request))
         if self.slots == NULL:
             raise MemoryError("zerospan: no memory for the registry of requests")
         self.limit = max(limit_bytes // sizeof(Request) // 2, 512)
 
     def __dealloc__(self):
-        free(self.slots)
+        pages_give(self.slots, (self.mask + 1) * sizeof(Request))
+        free(self.traces)
 
     def nbytes(self):
-        return (self.mask + 1) * sizeof(Request)
+        return (self.mask + 1) * sizeof(Request) + self.cap_traces * sizeof(Trace)
 
     cdef void prefetch(self, uint64_t key) noexcept nogil:
         __builtin_prefetch(&self.slots[key & self.mask])
@@ -61,7 +64,7 @@ cdef class Requests:
 
     cdef int grow(self) noexcept nogil:
         cdef uint64_t mask = 2 * self.mask + 1, i, j
-        cdef Request *slots = <Request *>calloc(mask + 1, sizeof(Request))
+        cdef Request *slots = <Request *>pages_take((mask + 1) * sizeof(Request))
         if slots == NULL:
             return -1
         for i in range(self.mask + 1):
@@ -70,7 +73,7 @@ cdef class Requests:
                 while slots[j].key:
                     j = (j + 1) & mask
                 slots[j] = self.slots[i]
-        free(self.slots)
+        pages_give(self.slots, (self.mask + 1) * sizeof(Request))
         self.slots = slots
         self.mask = mask
         return 0
@@ -78,6 +81,10 @@ cdef class Requests:
     cdef void drop(self, uint64_t at) noexcept nogil:
         """Empties a slot and closes the gap, so that no tombstone is needed."""
         cdef uint64_t hole = at, i = at, home
+        cdef uint32_t trace = self.slots[at].trace
+        if trace:
+            self.traces[trace - 1].next = self.free_trace
+            self.free_trace = trace
         while True:
             i = (i + 1) & self.mask
             if self.slots[i].key == 0:
@@ -88,6 +95,33 @@ cdef class Requests:
                 hole = i
         self.slots[hole].key = 0
         self.n -= 1
+
+    cdef const Trace *trace_of(self, const Request *r) noexcept nogil:
+        return &self.traces[r.trace - 1] if r.trace else NULL
+
+    cdef void set_trace(self, Request *r, uint8_t wire, const uint8_t *trace_id, uint64_t parent, uint8_t flags) noexcept nogil:
+        cdef Trace *t
+        cdef uint32_t cap
+        if r.trace == 0:
+            if self.free_trace:
+                r.trace = self.free_trace
+                self.free_trace = self.traces[r.trace - 1].next
+            else:
+                if self.n_traces == self.cap_traces:
+                    cap = self.cap_traces * 2 if self.cap_traces else 64
+                    t = <Trace *>realloc(self.traces, cap * sizeof(Trace))
+                    if t == NULL:
+                        self.refused += 1
+                        return
+                    self.traces = t
+                    self.cap_traces = cap
+                self.n_traces += 1
+                r.trace = self.n_traces
+        t = &self.traces[r.trace - 1]
+        memcpy(t.trace_id, trace_id, 16)
+        t.parent = parent
+        t.flags = flags
+        r.wire = wire
 
     cdef void unref(self, uint64_t key) noexcept nogil:
         cdef Request *r

@@ -18,7 +18,7 @@ from zerospan.exporter.assemble.span cimport LINK_THREAD
 from zerospan.exporter.encode.buf cimport buf_free, buf_put
 from zerospan.exporter.link.ids cimport get_be64, hash64, hash_bytes
 from zerospan.exporter.link.requests cimport (
-    CAUSE_DOUBTFUL, CAUSE_KNOWN, CAUSE_NONE, CAUSE_PENDING, Request, Requests,
+    CAUSE_DOUBTFUL, CAUSE_KNOWN, CAUSE_NONE, CAUSE_PENDING, Request, Requests, Trace,
 )
 from zerospan.exporter.link.shared_codec cimport (
     END_CLIENT, END_SERVER, NOTE_MORE, NOTE_NAMED, NOTE_PENDING, NOTE_ROOT, NOTE_TENTATIVE, POINTS_MAX, VALUE_MAX, Note,
@@ -350,6 +350,7 @@ cdef class Shared:
         cdef Request *r = self.requests.find(e.key)
         cdef Request *at = r
         cdef const Proc *proc = &self.processes.procs[e.proc]
+        cdef const Trace *trace
         cdef int steps = 0
         memset(note, 0, sizeof(Note))
         note.key = e.key
@@ -363,10 +364,11 @@ cdef class Shared:
             return
         while at != NULL:
             if at.wire != WIRE_NONE:
+                trace = self.requests.trace_of(at)
                 note.flags |= NOTE_NAMED
                 note.wire = at.wire
-                note.trace_flags = at.trace_flags
-                memcpy(note.trace_id, at.trace_id, 16)
+                note.trace_flags = trace.flags
+                memcpy(note.trace_id, trace.trace_id, 16)
                 break
             if at.client_proc == 0:
                 break                            # it came from elsewhere: its own client's agent says more
@@ -491,9 +493,7 @@ cdef class Shared:
                     up.cause_state = CAUSE_NONE
         if note.flags & NOTE_NAMED:
             if up.wire == WIRE_NONE:
-                up.wire = note.wire
-                up.trace_flags = note.trace_flags
-                memcpy(up.trace_id, note.trace_id, 16)
+                self.requests.set_trace(up, note.wire, note.trace_id, 0, note.trace_flags)
             return
         if note.up == 0 or note.flags & (NOTE_ROOT | NOTE_PENDING) or self.find(note.up) != NULL:
             return

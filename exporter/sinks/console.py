@@ -53,7 +53,7 @@ class TreeSink(QueueSink):
 
     def _send(self, batch: Batch, first: bool) -> Outcome:
         try:
-            spans = tree.decode(bytes(batch.payload))
+            spans = tree.decode(batch.payload)
         except ValueError as e:
             return Refused(f"the batch cannot be shown: {e}", REJECTED)
         now = time.monotonic()
@@ -109,7 +109,7 @@ class RequestSink(QueueSink):
         if self.closed.is_set():
             return Refused("standard output is closed: its reader has ended", REJECTED)
         try:
-            requests = requestlog.decode(bytes(batch.payload))
+            requests = requestlog.decode(batch.payload)
         except ValueError as e:
             return Refused(f"the batch cannot be shown: {e}", REJECTED)
         try:

@@ -26,6 +26,7 @@ from zerospan.exporter.config.model import Tls
 from zerospan.exporter.config.secret import Secret, Url
 
 MAX_RESPONSE_BYTES = 64 << 10
+SEND_BYTES = 128 << 10  # of one system call: a kernel without preemption keeps the CPU until it is done
 USER_AGENT = f"zerospan/{__version__}"
 STALE = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError, ssl.SSLEOFError)
 
@@ -175,7 +176,7 @@ class DeadlineSocket:
         view = memoryview(data).cast("B")
         while view:
             self.prepare()
-            view = view[self._sock.send(view) :]
+            view = view[self._sock.send(view[:SEND_BYTES]) :]
 
     def makefile(self, mode: str) -> io.BufferedReader:
         """A reader that keeps the deadline. The socket lives until both it and the reader are closed."""

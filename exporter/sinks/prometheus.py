@@ -23,6 +23,8 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from zerospan.exporter.config.rules import listen_address
+
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 HEAD_MAX = 8192
@@ -41,21 +43,6 @@ REASONS = {
     505: "HTTP Version Not Supported",
 }
 log = logging.getLogger(__name__)
-
-
-def parse_listen(listen: str) -> tuple[str, int]:
-    """HOST:PORT, [IPv6]:PORT or :PORT (all addresses) as (host, port). ValueError says what is wrong."""
-    host, colon, port = listen.rpartition(":")
-    hint = f"metrics.listen: {listen!r} is not HOST:PORT; write 127.0.0.1:9464, [::1]:9464 or :9464"
-    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise ValueError(hint)
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host or "[" in host or "]" in host:
-        raise ValueError(f"{hint} (an IPv6 address stands in brackets)")
-    if any(c.isspace() or c == "/" for c in host):
-        raise ValueError(hint)
-    return host, int(port)
 
 
 def qualities(header: str) -> list[tuple[str, dict[str, str], float]]:
@@ -119,7 +106,7 @@ class _BadRequest(Exception):
 class MetricsServer:
     """GET and HEAD of /metrics and /healthz.
 
-    listen: HOST:PORT, see parse_listen (ValueError); port 0 takes a free one, see `port`.
+    listen: HOST:PORT, as in the configuration (ValueError); port 0 takes a free one, see `port`.
     render: the text of a scrape; called with True for OpenMetrics.
     health: None if all is well, else what is wrong, which is answered with 503.
     timeout_s: seconds for a whole request to come, and for an answer to be taken.
@@ -139,7 +126,7 @@ class MetricsServer:
         self._health = health
         self._max = max_connections
         self._timeout = timeout_s
-        self._listener = self._bind(*parse_listen(listen))
+        self._listener = self._bind(*listen_address(listen))
         self.host: str = self._listener.getsockname()[0]
         self.port: int = self._listener.getsockname()[1]
         self._wake, self._waker = socket.socketpair()

@@ -41,6 +41,10 @@ cdef extern from * nogil:
     """
     const char *zs_btf_name(const btf *b, unsigned int id)
 
+cdef extern from "linux/bpf.h" nogil:
+    enum:
+        BPF_MAP_TYPE_RINGBUF
+
 cdef extern from "bpf/libbpf.h" nogil:
     struct bpf_object:
         pass
@@ -93,6 +97,8 @@ cdef extern from * nogil:
     }
     """
     bpf_link *zs_attach_map_iter(const bpf_program *prog, int map_fd)
+    int bpf_map_create(int map_type, const char *name, uint32_t key_size, uint32_t value_size, uint32_t max_entries,
+                       const void *opts)
     int bpf_map_update_elem(int fd, const void *key, const void *value, unsigned long long flags)
     int bpf_map_delete_elem(int fd, const void *key)
     int bpf_map_lookup_elem(int fd, const void *key, void *value)
@@ -308,6 +314,15 @@ cdef class Object:
         finally:
             free(values)
         return out
+
+
+def create_ring(str name, uint32_t size):
+    """A ring buffer of `size` bytes that belongs to no object; returns its fd, which the caller closes."""
+    raw = name.encode()
+    cdef int fd = bpf_map_create(BPF_MAP_TYPE_RINGBUF, raw, 0, 0, size, NULL)
+    if fd < 0:
+        raise failure(fd, f"creating a ring buffer of {size} bytes")
+    return fd
 
 
 def run_iter(int link_fd):

@@ -18,7 +18,7 @@ from pathlib import Path
 from zerospan.exporter.abi import events
 from zerospan.exporter.config.model import ring_size
 from zerospan.exporter.source import bpf
-from zerospan.exporter.source.ring import Ring
+from zerospan.exporter.source.ring import Rings
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,8 @@ NEEDS = {
     "fexit": "fexit on inet_sendmsg and inet_recvmsg (kernel 5.5, not forbidden by its configuration)",
     "sys_exit": "tracepoint sys_exit with BTF (kernel 5.5)",
 }
+# A ring so small is wanted as it is: for tests, and where memory is scarce.
+CPU_RINGS_FROM_BYTES = 1 << 20
 # Programs for functions that only some kernels have (inet_sendpage: sendfile and splice, until 6.4).
 OPTIONAL = {"zs_sendpage": "inet_sendpage"}
 
@@ -95,7 +97,7 @@ class Capture:
         self,
         hooks: str = "auto",
         *,
-        ring_bytes: int = 8 << 20,
+        ring_bytes: int = 4 << 20,
         payload_bytes: int = 512,
         large_ports: tuple[int, ...] = (),
         filters: Filters | None = None,
@@ -103,6 +105,7 @@ class Capture:
     ) -> None:
         filters = filters or Filters()
         self.choice = Choice("")
+        self.cpu_rings: list[int] = []  # fds; open, so that their memory is seen to be ours
         self.ring_bytes = ring_size(ring_bytes, mmap.PAGESIZE)
         for layout in LAYOUTS if hooks == "auto" else (hooks,):
             why = missing(layout)
@@ -121,7 +124,8 @@ class Capture:
             raise CaptureError(
                 f"no hooks could be set ({said}). Run `zerospan check` for what is missing.", self.choice.reasons
             )
-        self.ring = Ring(self.object.map_fd("zs_ring"), self.ring_bytes)
+        rings = [(fd, events.CPU_RING_BYTES) for fd in self.cpu_rings]
+        self.ring = Rings([(self.object.map_fd("zs_ring"), self.ring_bytes), *rings])
         log.info("hooks: %s", self.choice.layout)
 
     def _load(
@@ -135,11 +139,14 @@ class Capture:
             made.set_constant("zs_large_bytes", events.PAYLOAD_MAX if large_ports else 0)
             made.set_constant("zs_filters", sum(events.FILTERS[name] for name, keys in wanted.items() if keys))
             made.set_max_entries("zs_ring", self.ring_bytes)
+            cpus = online_cpus() if self.ring_bytes >= CPU_RINGS_FROM_BYTES else []
+            made.set_max_entries("zs_cpu_rings", max(cpus, default=0) + 1)
             absent = {p for p, function in OPTIONAL.items() if not bpf.kernel_has_function(function)}
             programs = [(name, section) for name, section in made.programs() if name not in absent]
             for name, _ in programs:
                 made.set_autoload(name, True)
             made.load()
+            self._make_cpu_rings(made, cpus)
             for port in large_ports:
                 made.update("zs_large_port", struct.pack("=H", port), b"\1")
             for name, keys in wanted.items():
@@ -150,9 +157,21 @@ class Capture:
                     made.attach(name)
             self._sweep = made.attach_map_iter("zs_sweep", "zs_states")
         except BaseException:
+            self._close_cpu_rings()
             made.close()
             raise
         return made
+
+    def _make_cpu_rings(self, made: bpf.Object, cpus: list[int]) -> None:
+        """A CPU that comes later has none: its records go straight into the ring that all share."""
+        for cpu in cpus:
+            fd = bpf.create_ring("zs_cpu_ring", events.CPU_RING_BYTES)
+            self.cpu_rings.append(fd)
+            made.update("zs_cpu_rings", struct.pack("=I", cpu), struct.pack("=I", fd))
+
+    def _close_cpu_rings(self) -> None:
+        while self.cpu_rings:
+            os.close(self.cpu_rings.pop())
 
     def sweep(self) -> None:
         """Has the kernel say how far the runs have come that went on without a record."""
@@ -170,6 +189,16 @@ class Capture:
     def close(self) -> None:
         """Unloads everything."""
         self.object.close()
+        self._close_cpu_rings()
+
+
+def online_cpus() -> list[int]:
+    """Numbers of the CPUs that run, from /sys (a list of ranges: "0-3,8")."""
+    out: list[int] = []
+    for part in Path("/sys/devices/system/cpu/online").read_text().strip().split(","):
+        first, _, last = part.partition("-")
+        out += range(int(first), int(last or first) + 1)
+    return out
 
 
 def filter_keys(filters: Filters) -> dict[str, list[bytes]]:

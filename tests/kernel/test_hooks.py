@@ -111,7 +111,7 @@ def test_one_layout_tells_what_the_other_tells(connect: Connect) -> None:
         words = []
         for end in pair.ends(trace):
             for r in end.order + [end.conn]:
-                skip = ("conn_id", "time_ns", "prev_end_ns", "run_end_ns")
+                skip = ("conn_id", "time_ns", "end_ns", "prev_end_ns", "run_end_ns")
                 words.append({k: v for k, v in r.items() if k not in skip})
         told.append(words)
         trace.capture.close()

@@ -153,7 +153,8 @@ class End:
             return
         emitted = self.kernel.emit(
             "zs_close", t, self.conn_id, dir=self.dir, flags=F_GAP if self.gap else 0, run=self.run,
-            run_len=self.run_len, run_end_ns=self.run_end, error=error, bytes_sent=self.sent, bytes_received=self.got,
+            end_ns=t, run_len=self.run_len, run_end_ns=self.run_end, error=error, bytes_sent=self.sent,
+            bytes_received=self.got,
         )  # fmt: skip
         if not emitted:
             self.kernel.count("ring_full_close")

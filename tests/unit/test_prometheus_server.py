@@ -10,13 +10,13 @@ from http.client import HTTPConnection, HTTPResponse
 
 import pytest
 
+from zerospan.exporter.config.rules import listen_address
 from zerospan.exporter.metrics.harness import Feeder
 from zerospan.exporter.sinks.prometheus import (
     OPENMETRICS,
     TEXT,
     MetricsServer,
     accepts_gzip,
-    parse_listen,
     wants_openmetrics,
 )
 
@@ -158,7 +158,7 @@ def test_openmetrics_when_it_is_wanted(accept: str, expected: bool) -> None:
     ],
 )
 def test_listen_addresses(listen: str, expected: tuple[str, int]) -> None:
-    assert parse_listen(listen) == expected
+    assert listen_address(listen) == expected
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_listen_addresses(listen: str, expected: tuple[str, int]) -> None:
     ],
 )
 def test_a_bad_listen_address_is_explained(listen: str) -> None:
-    with pytest.raises(ValueError, match="metrics.listen.*HOST:PORT.*9464"):
+    with pytest.raises(ValueError, match="HOST:PORT.*9464"):
         MetricsServer(listen, render)
 
 

@@ -3,49 +3,21 @@
 kernel/bpf/ringbuf.c: a page with the consumer's position, one with the producer's, the data area twice.
 """
 
-import mmap
 import os
+import random
 import struct
+import time
 from collections.abc import Iterator
 
 import pytest
+from tests.unit.ring_kit import DISCARD, SIZE, Producer
 
-from zerospan.exporter.source.ring import Ring
-
-PAGE = mmap.PAGESIZE
-SIZE = 2 * PAGE
-BUSY, DISCARD = 1 << 31, 1 << 30
+from zerospan.exporter.source.ring import Rings
 
 
-class Producer:
-    """Writes as bpf_ringbuf_reserve and bpf_ringbuf_submit do."""
-
-    def __init__(self, start: int = 0) -> None:
-        self.fd = os.memfd_create("ring")
-        os.ftruncate(self.fd, 2 * PAGE + 2 * SIZE)
-        self.at = start
-        os.pwrite(self.fd, struct.pack("=Q", start), 0)
-        os.pwrite(self.fd, struct.pack("=Q", start), PAGE)
-
-    def consumed(self) -> int:
-        return int(struct.unpack("=Q", os.pread(self.fd, 8, 0))[0])
-
-    def write(self, at: int, data: bytes) -> None:
-        for i, byte in enumerate(data):
-            place = (at + i) % SIZE
-            for copy in (0, SIZE):
-                os.pwrite(self.fd, bytes([byte]), 2 * PAGE + place + copy)
-
-    def reserve(self, payload: bytes, flags: int = BUSY) -> int:
-        at = self.at
-        self.write(at, struct.pack("=II", len(payload) | flags, 0) + payload)
-        self.at += (len(payload) + 8 + 7) // 8 * 8
-        assert self.at - self.consumed() <= SIZE, "the ring is full"
-        os.pwrite(self.fd, struct.pack("=Q", self.at), PAGE)
-        return at
-
-    def submit(self, at: int, payload: bytes, flags: int = 0) -> None:
-        self.write(at, struct.pack("=I", len(payload) | flags))
+def filled(byte: int, n: int) -> bytes:
+    """A record that is not from the future."""
+    return (bytes([byte]) * n)[:8] + bytes(max(0, min(n, 16) - 8)) + bytes([byte]) * max(0, n - 16)
 
 
 @pytest.fixture(params=[0, SIZE - 8, 10 * SIZE + 16, (1 << 40) + SIZE - 24])
@@ -56,16 +28,16 @@ def producer(request: pytest.FixtureRequest) -> Iterator[Producer]:
 
 
 def test_nothing_waits(producer: Producer) -> None:
-    ring = Ring(producer.fd, SIZE)
+    ring = Rings([(producer.fd, SIZE)])
     assert (ring.drain(), ring.records, ring.fill()) == ([], 0, 0)
 
 
 def test_records_in_order_and_space_given_back(producer: Producer) -> None:
     """Of every length, also those that lie across the end of the area."""
-    ring = Ring(producer.fd, SIZE)
+    ring = Rings([(producer.fd, SIZE)])
     total = 0
     for turn in range(4):
-        sent = [bytes([turn + n & 255]) * n for n in range(1, 90, 2)]
+        sent = [filled(turn + n & 255, n) for n in range(1, 90, 2)]
         for payload in sent:
             producer.reserve(payload, 0)
         assert ring.fill() == (producer.at - producer.consumed()) / SIZE > 0
@@ -77,7 +49,7 @@ def test_records_in_order_and_space_given_back(producer: Producer) -> None:
 
 
 def test_a_record_that_is_being_written_holds_back_what_follows(producer: Producer) -> None:
-    ring = Ring(producer.fd, SIZE)
+    ring = Rings([(producer.fd, SIZE)])
     producer.reserve(b"first", 0)
     at = producer.reserve(b"second")
     producer.reserve(b"third", 0)
@@ -90,7 +62,7 @@ def test_a_record_that_is_being_written_holds_back_what_follows(producer: Produc
 
 
 def test_discarded_records_are_skipped_and_not_counted(producer: Producer) -> None:
-    ring = Ring(producer.fd, SIZE)
+    ring = Rings([(producer.fd, SIZE)])
     producer.reserve(b"gone", DISCARD)
     producer.reserve(b"here", 0)
     producer.reserve(b"gone", DISCARD)
@@ -100,13 +72,56 @@ def test_discarded_records_are_skipped_and_not_counted(producer: Producer) -> No
 
 
 def test_goes_on_where_an_earlier_consumer_stopped(producer: Producer) -> None:
-    first = Ring(producer.fd, SIZE)
+    first = Rings([(producer.fd, SIZE)])
     producer.reserve(b"one", 0)
     first.drain()
     producer.reserve(b"two", 0)
-    assert Ring(producer.fd, SIZE).drain() == [b"two"]
+    assert Rings([(producer.fd, SIZE)]).drain() == [b"two"]
 
 
 def test_what_is_no_ring_is_refused() -> None:
     with pytest.raises(OSError, match="ring buffer"):
-        Ring(0x7FFFFFF, SIZE)
+        Rings([(0x7FFFFFF, SIZE)])
+
+
+def stamped(time_ns: int, name: bytes = b"") -> bytes:
+    return bytes(8) + struct.pack("=Q", time_ns) + name
+
+
+@pytest.mark.parametrize("rings", [1, 2, 5])
+def test_records_of_several_rings_come_by_time_and_none_from_the_future(rings: int) -> None:
+    r = random.Random(rings)
+    producers = [Producer(r.randrange(0, 4 * SIZE, 8)) for _ in range(rings)]
+    source = Rings([(p.fd, SIZE) for p in producers])
+    past, got = 0, []
+    for _ in range(30):
+        wrote = []
+        for _ in range(r.randrange(12)):
+            past += r.randrange(1, 1000)
+            wrote.append(stamped(past, b"%d" % past))
+            r.choice(producers).reserve(wrote[-1], 0)
+        future = stamped(time.monotonic_ns() + 10**12)
+        late = producers[0].reserve(future, 0)
+        assert source.drain() == wrote
+        assert source.drain() == []
+        got += wrote
+        producers[0].write(late, struct.pack("=I", len(future) | DISCARD))  # else it would hold up its ring
+    assert source.records == len(got) > 50
+    assert source.drain() == []
+    assert [p.consumed() for p in producers] == [p.at for p in producers]
+    for p in producers:
+        os.close(p.fd)
+
+
+def test_a_record_under_way_holds_up_its_own_ring_only() -> None:
+    slow, quick = Producer(), Producer()
+    source = Rings([(slow.fd, SIZE), (quick.fd, SIZE)])
+    at = slow.reserve(stamped(10))
+    slow.reserve(stamped(30), 0)
+    quick.reserve(stamped(20), 0)
+    assert source.drain() == [stamped(20)]
+    slow.submit(at, stamped(10))
+    quick.reserve(stamped(25), 0)
+    assert source.drain() == [stamped(10), stamped(25), stamped(30)]
+    os.close(slow.fd)
+    os.close(quick.fd)
