@@ -23,7 +23,7 @@ ITEM = struct.Struct("=QcBH")
 
 
 class Ends:
-    """The engine's side of the queues: what is told and asked, what came."""
+    """The engine's side of the queues: what is told (again after a reconnect) and asked, what came."""
 
     n = queued = 0
 
@@ -31,6 +31,7 @@ class Ends:
         self.out: deque[tuple[bytes, bytes, int]] = deque()
         self.came: dict[int, bytes] = {}
         self.reconnects = 0
+        self.told: list[bytes] = []
 
     def take(self) -> tuple[bytes, bytes, int] | None:
         return self.out.popleft() if self.out else None
@@ -43,6 +44,7 @@ class Ends:
 
     def forgotten(self) -> None:
         self.reconnects += 1
+        self.out += [(data, b"", time.monotonic_ns()) for data in self.told]
 
     def counts(self) -> dict[str, int]:
         return {}
@@ -50,6 +52,7 @@ class Ends:
     def tell(self, keys: range) -> None:
         told = [(key, encode("c", key, name=b"service %d" % key)) for key in keys]
         data = b"".join(ITEM.pack(key, b"c", 0, len(value)) + value for key, value in told)
+        self.told.append(data)
         self.out.append((data, b"", time.monotonic_ns()))
 
     def ask(self, keys: range) -> None:
@@ -157,12 +160,10 @@ def test_a_cluster_that_moves_slots(start: Callable[..., Any]) -> None:
     addresses = [f"127.0.0.1:{port}" for port in ports]
     subprocess.run(["redis-cli", "--cluster", "create", *addresses, "--cluster-yes"], check=True, capture_output=True)
 
-    def info() -> str:
-        return subprocess.run(
-            ["redis-cli", "-p", str(ports[0]), "CLUSTER", "INFO"], capture_output=True, text=True
-        ).stdout
+    def info(port: int) -> str:
+        return subprocess.run(["redis-cli", "-p", str(port), "CLUSTER", "INFO"], capture_output=True, text=True).stdout
 
-    until(lambda: "cluster_state:ok" in info(), "no cluster")
+    until(lambda: all("cluster_state:ok" in info(port) for port in ports), "no cluster")
     with exchange("redis+cluster://" + ",".join(addresses)) as (ends, made):
         there_and_back(ends, made, range(1, 600))
         for port in ports:

@@ -16,6 +16,7 @@ from shared_kit import Cross, Hosts, answer, puts, slow
 from test_link_threads import check_traces
 
 from zerospan.exporter.link import shared_codec as codec
+from zerospan.exporter.link.shared_wire import commands
 
 rig = engines
 
@@ -376,6 +377,31 @@ def test_an_agents_own_commands_are_told_from_others() -> None:
         assert codec.is_agents(command)
     for command in (b"SET zs1:x:00", b"GET user:zs1:c:", b"MGET a zs1:c:00", b"SET", b"", b"GETzs1:c:", b"GET zs1:c"):
         assert not codec.is_agents(command)
+
+
+def test_a_store_that_is_watched_shows_no_agents(rig: RigMaker) -> None:
+    """The host of the store sees what agents of other hosts ask of it: that is nobody's request, and is told to nobody.
+    A program's own commands are seen as ever."""
+    store = Process(30, "redis-server")
+    hosts = Hosts(rig, 2, processes=(CURL, store))
+    strange = hosts.cross((0, CURL, 11), (1, store, 31))
+    own = hosts.cross((0, CURL, 12), (1, store, 31))
+    end, host = strange.ends[1]
+    told, _ = commands(
+        b"".join(answer((k, b"c"), codec.encode("c", k)) for k in (1, 2)), struct.pack("=Qc", 3, b"s"), 9, 9
+    )
+    for _ in range(3):
+        end.recv(told, hosts.t + host.skew, 31)
+        hosts.t += MS
+        end.send(b"+OK\r\n+OK\r\n*1\r\n$-1\r\n", hosts.t + host.skew, 31)
+        hosts.t += MS
+    end, host = own.ends[1]
+    end.recv(b"*2\r\n$3\r\nGET\r\n$5\r\nuser1\r\n", hosts.t + host.skew, 31)
+    hosts.t += MS
+    end.send(b"$-1\r\n", hosts.t + host.skew, 31)
+    hosts.run(3)
+    assert [s.path for s in hosts.spans()] == ["GET user1"]
+    assert hosts[1].rig.counts["connections_own"] == 1
 
 
 def test_puts_are_what_the_kit_thinks(rig: RigMaker) -> None:
