@@ -90,8 +90,9 @@ cdef class Shared:
     # A request was seen at one end (client: sent here). exact: its key is the same at the other end.
     cdef void seen(self, uint64_t key, bint client, uint32_t proc, uint8_t family, const uint8_t *local,
                    const uint8_t *remote, bint datagram, bint exact) noexcept nogil
-    # Its span leaves: the service at the other end (a Proc with nothing but a name, which may be empty) if an agent
-    # elsewhere has said that it sees that end; else NULL, counted as missing where it is the server's end that is here.
+    # Its span leaves: what was learned of this end since is told. Returns the service at the other end (a Proc with nothing
+    # but a name, which may be empty) if an agent elsewhere has said that it sees that end; else NULL, counted as missing
+    # where it is the server's end that is here.
     cdef const Proc *other_end(self, uint64_t key, bint client) noexcept nogil
     # How long the request took at a point that this agent sees; published with its end. Eight are kept.
     cdef void point(self, uint64_t key, uint8_t point, uint64_t ns) noexcept nogil

@@ -202,6 +202,32 @@ def test_a_long_request_is_kept_alive(rig: RigMaker) -> None:
     assert len({s.trace_id for s in hosts.spans()}) == 1
 
 
+def test_points_of_the_other_host(rig: RigMaker) -> None:
+    """What the server's host measured is there before the client's span leaves, also if it came after the first
+    telling; who wants no points asks once."""
+    hosts = Hosts(rig, 2, processes=ALL)
+    asked = []
+    for want in (False, True):
+        for host in hosts.hosts:
+            host.shared.want_points = want
+        wire = hosts.cross((0, CURL, 11 + want), (1, A, 21 + want))
+        before = hosts.asked
+        wire.send(f"/x{want:d}", tids=(11 + want, 21 + want))
+        key = request_key(_isns(wire), _seq(wire))
+        hosts.run(1)
+        wire.answer(tids=(21 + want, 11 + want))
+        if want:
+            for point, ns in ((6, 1234), (5, 99), (4, 7)):
+                hosts[1].shared.add_point(key, point, ns)
+            hosts[1].shared.end_points(key)
+        hosts.run(1.5)
+        assert hosts[0].shared.points_of(key) == ([(6, 1234), (5, 99), (4, 7)] if want else [])
+        assert len(hosts[0].rig.spans) == want, "they have not left yet"
+        hosts.run(1)
+        asked.append(hosts.asked - before)
+    assert asked[0] == 2 < asked[1] < 12
+
+
 def test_requests_of_one_host_stay_there(rig: RigMaker) -> None:
     """Loopback, and a process that is seen a little later: nothing is told and little is asked."""
     hosts = Hosts(rig, 1, processes=ALL)
