@@ -8,7 +8,8 @@ from zerospan.exporter.assemble.span cimport SpanContext, SpanRec
 from zerospan.exporter.encode.batch cimport BatchEncoder
 from zerospan.exporter.link.cause cimport Causes
 from zerospan.exporter.link.hold cimport Held, Hold
-from zerospan.exporter.link.requests cimport Requests
+from zerospan.exporter.link.requests cimport Request, Requests
+from zerospan.exporter.link.shared cimport Shared
 from zerospan.exporter.metrics.red cimport Red
 from zerospan.exporter.metrics.routes cimport Routes
 from zerospan.exporter.source.source cimport Source
@@ -17,6 +18,7 @@ cdef class Engine:
     cdef readonly Flows flows
     cdef readonly Requests requests
     cdef readonly Causes causes
+    cdef readonly Shared shared  # None: one host
     cdef readonly Processes processes
     cdef readonly Routes routes
     cdef readonly Red red

@@ -1,6 +1,7 @@
 from collections.abc import Collection
 from typing import Literal
 
+from zerospan.exporter.link.shared import Shared
 from zerospan.exporter.metrics.red import Red
 from zerospan.exporter.metrics.routes import Routes
 from zerospan.exporter.process import ProcessInfo
@@ -17,6 +18,7 @@ class Engine:
     processes: Processes
     routes: Routes
     red: Red
+    shared: Shared | None
     def __init__(
         self,
         source: object,
@@ -38,6 +40,7 @@ class Engine:
         flush_s: float = 1.0,
         honour_sampling: bool = True,
         sdk_client_spans: Literal["child", "omit"] = "child",
+        shared: Shared | None = None,
     ) -> None: ...
     def tick(self, now: int, wall_offset: int) -> list[tuple[Signal, memoryview, int]]: ...
     def settle(self, now: int) -> None: ...

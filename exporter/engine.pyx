@@ -39,7 +39,7 @@ cdef class Engine:
     def __init__(self, Source source, describe, *, signals=("traces",), self_tgid=0, mask=True, timeout_s=60.0,
                  max_connections=131072, max_open_bytes=32 << 20, route_limit=200, hold_s=2.0, max_hold_s=30.0,
                  hold_bytes=32 << 20, registry_bytes=48 << 20, red=None, batch_bytes=1 << 20, flush_s=1.0,
-                 honour_sampling=True, sdk_client_spans="child"):
+                 honour_sampling=True, sdk_client_spans="child", Shared shared=None):
         self.source = source
         self.requests = Requests(registry_bytes)
         self.requests.changed = context_changed
@@ -54,6 +54,10 @@ cdef class Engine:
         self.flows = Flows(self.requests, self.causes, self.hold, self.processes, self.routes,
                            max_connections=max_connections, max_open_bytes=max_open_bytes, timeout_s=timeout_s,
                            hold_s=hold_s, max_hold_s=max_hold_s, mask=mask, self_tgid=self_tgid)
+        self.shared = shared
+        if shared is not None:
+            shared.attach(self.requests, self.processes)
+            self.flows.shared = shared
         self.tally = self.flows.counts
         self.want_traces = "traces" in signals
         self.want_logs = "logs" in signals
@@ -73,6 +77,8 @@ cdef class Engine:
         cdef int more = 1
         self.wall_offset = <uint64_t>wall_offset
         out = []
+        if self.shared is not None:
+            self.shared.turn(now)
         while more:
             with nogil:
                 more = self.drain(now)
@@ -139,6 +145,7 @@ cdef class Engine:
     def memory(self):
         """Bytes that the tables hold."""
         return {"registry": self.requests.nbytes(), "causes": self.causes.nbytes(),
+                **({"shared": self.shared.nbytes()} if self.shared is not None else {}),
                 "hold": self.hold.nbytes + self.later.nbytes, "open": self.flows.open_bytes,
                 "ends": self.flows.ends.nbytes()}
 
@@ -215,7 +222,7 @@ cdef class Engine:
         cdef Name name
         cdef Request *known = self.requests.find(r.key)
         cdef Proc *me = &self.processes.procs[r.proc]
-        cdef Proc *peer = NULL
+        cdef const Proc *peer = NULL
         cdef uint64_t cause = 0
         cdef bint lost = False, sdk = known != NULL and self.omit_sdk_spans and sdk_span(self.requests, known)
         cdef bint unsampled = False
@@ -230,11 +237,15 @@ cdef class Engine:
         if known != NULL:
             if r.kind == KIND_SERVER:
                 c.peer_proc = known.client_proc
-                if known.client_proc and not sdk:
+                if self.shared is not None and known.client_proc == 0:
+                    peer = self.shared.other_end(r.key, False)
+                if (known.client_proc or peer != NULL) and not sdk:
                     c.parent_id = span_id(r.key, POINT_CLIENT_PROCESS)
                     c.method = LINK_DNS_ID if r.transport == 17 else LINK_ISN
             else:
                 c.peer_proc = known.server_proc
+                if self.shared is not None and known.server_proc == 0:
+                    peer = self.shared.other_end(r.key, True)
                 cause = context_cause(self.requests, known)
                 if cause:
                     c.parent_id = span_id(cause, POINT_SERVER_PROCESS)
@@ -247,7 +258,7 @@ cdef class Engine:
                         c.link_id = span_id(cause, POINT_SERVER_PROCESS)
                         memcpy(c.link_trace, name.trace_id, 16)
                 self.tally[N_LINKED if cause else N_UNLINKED] += 1
-            c.peer_seen = c.peer_proc != 0
+            c.peer_seen = c.peer_proc != 0 or peer != NULL
             if c.parent_id == 0 and context_own(known):
                 c.parent_id = context_parent(self.requests, known)
                 c.method = LINK_TRACEPARENT + known.wire - 1

@@ -20,6 +20,9 @@ from dataclasses import dataclass, field
 from zerospan import __version__
 from zerospan.exporter.config import Config
 from zerospan.exporter.engine import Engine
+from zerospan.exporter.link.exchange import Exchange
+from zerospan.exporter.link.shared import Shared
+from zerospan.exporter.link.store import MEMORY
 from zerospan.exporter.metrics.exposition import Exposition
 from zerospan.exporter.metrics.red import Red
 from zerospan.exporter.process import Describer
@@ -63,6 +66,7 @@ class Pipeline:
     pace: Pace | None = None
     metrics: MetricsServer | None = None
     control: ControlServer | None = None
+    exchange: Exchange | None = None  # with other hosts
     tape: Tape | None = None
     replay: Replay | None = None
     realtime: bool = False  # a replay keeps the recorded pace
@@ -84,6 +88,8 @@ class Pipeline:
         for server in (self.metrics, self.control):
             if server is not None:
                 server.start()
+        if self.exchange is not None:
+            self.exchange.start()
         self._thread = threading.Thread(target=self._run, name="drain")
         self._thread.start()
         if self.pace is not None:
@@ -102,6 +108,8 @@ class Pipeline:
             self._finish(self.replay.now, self.replay.wall_offset)
         else:
             self._finish(time.monotonic_ns(), wall_offset())
+        if self.exchange is not None:
+            self.exchange.stop()
         for server in (self.control, self.metrics):
             if server is not None:
                 server.stop()
@@ -246,6 +254,7 @@ class Pipeline:
             "kernel": kernel,
             "pipeline": self.engine.counts(),
             "links": self.engine.links(),
+            "links_shared": self.exchange.status() if self.exchange is not None else None,
             "memory_bytes": self.engine.memory(),
             "routes": self.engine.routes.stats(),
             "sinks": [_sink_status(sink) for sink in self.sinks],
@@ -310,6 +319,17 @@ def build(
             hooks = capture.choice.layout
             source = tape.record(source, self_tgid=self_tgid, wall_offset=wall_offset(), hooks=hooks)
             describe = tape.describing(describe)
+        shared = exchange = None
+        if replay is None and config.links.reveal() != MEMORY:
+            link = config.link
+            shared = Shared(ttl_s=link.shared_ttl_s, queue_bytes=link.shared_queue_bytes, table_bytes=link.shared_bytes)
+            exchange = Exchange(
+                shared,
+                config.links,
+                ttl_s=link.shared_ttl_s,
+                timeout_s=link.shared_timeout_s,
+                queue_bytes=link.shared_queue_bytes,
+            )
         engine = Engine(
             source,
             describe,
@@ -327,9 +347,11 @@ def build(
             honour_sampling=config.link.honour_sampling,
             sdk_client_spans=config.link.sdk_client_spans,
             red=red,
+            shared=shared,
         )
         pace = Pace(capture.ring) if capture is not None and config.capture.yield_cpu else None
         pipeline = Pipeline(config, engine, sinks, describer, capture, pace, tape=tape, replay=replay)
+        pipeline.exchange = exchange
         if replay is not None:
             pipeline._kernel = replay.kernel
         if config.metrics.listen is not None:

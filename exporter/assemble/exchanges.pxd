@@ -2,9 +2,11 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from zerospan.exporter.assemble.span cimport SpanRec
 from zerospan.exporter.assemble.table cimport FlowTable, Flow, Open, Now
 from zerospan.exporter.link.cause cimport Causes, Profile
 from zerospan.exporter.link.hold cimport Hold
+from zerospan.exporter.link.shared cimport Shared
 from zerospan.exporter.metrics.routes cimport Routes
 from zerospan.exporter.proto.base cimport Parsed
 from zerospan.exporter.proto.cursor cimport Slice
@@ -15,6 +17,7 @@ cdef class Exchanges(FlowTable):
     cdef uint64_t max_hold_ns
     cdef bint mask_text
     cdef Causes causes
+    cdef Shared shared       # None: one host
     cdef Hold hold
     cdef Routes routes
     cdef bint late           # a kept head is parsed: its bytes passed some time ago
@@ -24,6 +27,8 @@ cdef class Exchanges(FlowTable):
     cdef int abandon(self, Flow *f, int counter) except -1 nogil
     cdef int request(self, Flow *f, const Parsed *m, uint64_t at) except -1 nogil
     cdef int response(self, Flow *f, const Parsed *m, bint upgrade) except -1 nogil
+    # Tells the link stage that a request may have its other end on another host.
+    cdef void share(self, Flow *f, const SpanRec *r) noexcept nogil
     cdef Profile profile(self, uint32_t proc) noexcept nogil
     cdef void stray(self, Flow *f) noexcept nogil
     cdef bint sent_again(self, Flow *f, const Parsed *m) noexcept nogil

@@ -24,10 +24,11 @@ from zerospan.exporter.link.context cimport CTX_SERVING, context_read
 from zerospan.exporter.link.ends cimport END_CLIENT, END_SERVER
 from zerospan.exporter.link.ids cimport hash64, hash_bytes, request_key
 from zerospan.exporter.link.requests cimport Request
-from zerospan.exporter.proto.base cimport PAIR_BY_ID, WIRE_NONE, Parsed
+from zerospan.exporter.link.shared_codec cimport of_an_agent
+from zerospan.exporter.proto.base cimport PAIR_BY_ID, PROTO_REDIS, WIRE_NONE, Parsed
 from zerospan.exporter.proto.cursor cimport Slice, slice_of
 from zerospan.exporter.selfmon.counters cimport (
-    N_CLOSED_EARLY, N_DROP_OPEN_FULL, N_DROP_OWN, N_NOT_SEEN, N_ORPHANS, N_REQUESTS, N_RESETS, N_RESPONSES,
+    N_CLOSED_EARLY, N_DROP_OPEN_FULL, N_DROP_OWN, N_NOT_SEEN, N_ORPHANS, N_OWN_FLOWS, N_REQUESTS, N_RESETS, N_RESPONSES,
     N_RETRANSMITTED, N_SEEN, N_SELFTEST_ANSWERED, N_TIMEOUTS,
 )
 
@@ -44,6 +45,10 @@ cdef class Exchanges(FlowTable):
         cdef uint8_t method = 0
         cdef bint brought = False
         self.counts[N_REQUESTS] += 1
+        if f.ops.id == PROTO_REDIS and of_an_agent(m.target):
+            f.dead = 1                           # the agent of another host, at the store that this one has
+            self.counts[N_OWN_FLOWS] += 1
+            return self.abandon(f, N_DROP_OWN)
         if f.transport == 17 and self.sent_again(f, m):
             self.counts[N_RETRANSMITTED] += 1
             return 0
@@ -81,6 +86,8 @@ cdef class Exchanges(FlowTable):
                 known.client_proc = self.now.proc
             else:
                 known.server_proc = self.now.proc
+            if self.shared is not None:
+                self.share(f, r)
         p = self.profile(self.now.proc)
         if m.wire != WIRE_NONE:
             by_wire = hash64(hash_bytes(m.trace_id, 16, self.now.tgid), hash_bytes(m.parent_id, 8, 0))
@@ -157,6 +164,8 @@ cdef class Exchanges(FlowTable):
             if known != NULL:
                 o.told = 1
                 known.server_proc = r.proc
+                if self.shared is not None:
+                    self.share(f, r)
             return 0
         if r.kind == KIND_SERVER:
             if m.request_id.n and not self.late:
@@ -168,6 +177,10 @@ cdef class Exchanges(FlowTable):
         if not upgrade and f.streams[1].skip > 0:
             f.suspect = 1
         return 0
+
+    cdef void share(self, Flow *f, const SpanRec *r) noexcept nogil:
+        self.shared.seen(r.key, r.kind == KIND_CLIENT, r.proc, f.family, f.local_addr, f.remote_addr, f.transport == 17,
+                         f.key != 0 or f.transport == 17)
 
     cdef Profile profile(self, uint32_t proc) noexcept nogil:
         cdef Profile p

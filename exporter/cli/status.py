@@ -88,6 +88,8 @@ def render(before: dict[str, Any], s: dict[str, Any], seconds: float, *, color: 
         paint("memory", "bold", color),
         *_columns({k: f"{n >> 10} KiB" for k, n in s["memory_bytes"].items()}),
     ]
+    if s.get("links_shared"):
+        lines += ["", paint("links shared with other hosts", "bold", color), *_shared(s["links_shared"], color)]
     lines += ["", paint("sinks", "bold", color), *_sinks(s["sinks"], color)]
     if s.get("metrics"):
         lines.append(f"  /metrics         at {s['metrics']}")
@@ -103,6 +105,17 @@ def _columns(values: dict[str, Any]) -> list[str]:
     """Two entries a line."""
     cells = [f"{name:<21} {value:>14}" for name, value in values.items()] or ["none"]
     return ["  " + "   ".join(cells[i : i + 2]) for i in range(0, len(cells), 2)]
+
+
+def _shared(s: dict[str, Any], color: bool) -> list[str]:
+    state = "ok" if s["connected"] else paint("AWAY", "red", color)
+    queue = f"queue {s['queue_bytes'] >> 10}/{s['queue_limit_bytes'] >> 10} KiB"
+    trip = f"round trip {1000 * s['round_trip_s']:.1f} ms"
+    lines = [cut(f"  {plain(s['store'])}  {state}, {trip}, {queue}", 100 if color else 80)]
+    lines += _columns({name: n for name, n in s["events"].items() if n})
+    if s["last_error"]:
+        lines.append(cut(f"    last error: {plain(s['last_error'])}", 80))
+    return lines
 
 
 def _sinks(sinks: list[dict[str, Any]], color: bool) -> list[str]:

@@ -105,7 +105,7 @@ class Assemble(Section, frozen=True):
 
 
 class Link(Section, frozen=True):
-    """How long spans wait for their trace."""
+    """How long spans wait for their trace, and limits of sharing links with other hosts (`links`)."""
 
     hold_s: Annotated[float, Meta(ge=0, le=60, description="Least time that a finished span waits for its chain.")] = 2
     max_hold_s: Annotated[
@@ -130,6 +130,23 @@ class Link(Section, frozen=True):
             " `omit`: our SERVER span does, and our CLIENT span is not exported (metrics count it)."
         ),
     ] = "child"
+    shared_ttl_s: Annotated[
+        float,
+        Meta(
+            ge=5,
+            le=3600,
+            description="How long the store of `links` keeps what is known of a request; renewed while it runs.",
+        ),
+    ] = 60
+    shared_timeout_s: Annotated[
+        float, Meta(ge=0.05, le=30, description="Time for one round with the store; no span waits for it.")
+    ] = 1
+    shared_queue_bytes: Annotated[
+        int, Meta(ge=65536, le=1 << 30, description="Memory for what waits for the store.")
+    ] = 8 * MIB
+    shared_bytes: Annotated[
+        int, Meta(ge=65536, le=1 << 34, description="Memory for requests whose other end is on another host.")
+    ] = 16 * MIB
 
 
 class ServiceMatch(Section, frozen=True):
@@ -280,7 +297,16 @@ class Config(Section, frozen=True):
     filter: Annotated[Filter, Meta(description="Which traffic is captured; empty: all.")] = Filter()
     privacy: Annotated[Privacy, Meta(description="What is hidden before anything leaves the process.")] = Privacy()
     assemble: Annotated[Assemble, Meta(description="Limits of pairing requests with responses.")] = Assemble()
-    link: Annotated[Link, Meta(description="How long spans wait for their trace.")] = Link()
+    link: Annotated[
+        Link, Meta(description="How long spans wait for their trace, and limits of sharing links with other hosts.")
+    ] = Link()
+    links: Annotated[
+        Url,
+        Meta(
+            description="Where agents of several hosts share what links their spans: Redis or Valkey as redis://HOST:PORT/DB,"
+            " rediss:// (TLS), redis+cluster://HOST,HOST, redis+sentinel://HOST,HOST/MASTER; `memory`: this host alone."
+        ),
+    ] = msgspec.field(default_factory=lambda: Url("memory"))
     service: Annotated[Service, Meta(description="How services are named.")] = Service()
     metrics: Annotated[Metrics, Meta(description="The /metrics endpoint for Prometheus.")] = Metrics()
     otlp: Annotated[Otlp, Meta(description="OpenTelemetry receivers.")] = Otlp()

@@ -11,6 +11,7 @@ from zerospan.exporter.config.env import PER_SERVICE
 from zerospan.exporter.config.model import Config, Loki, OtlpSignal, Tls
 from zerospan.exporter.config.secret import Secret, Url
 from zerospan.exporter.config.shape import Path
+from zerospan.exporter.link.store import MEMORY, parse
 
 Problem = tuple[Path, str]
 
@@ -25,6 +26,11 @@ def problems(config: Config) -> Iterator[Problem]:
     """Each contradiction, with its key."""
     if config.link.max_hold_s < config.link.hold_s:
         yield ("link", "max_hold_s"), f"must not be less than link.hold_s ({config.link.hold_s:g})"
+    if config.links.reveal() != MEMORY:
+        try:
+            parse(config.links)
+        except ValueError as e:
+            yield ("links",), str(e)
     if config.metrics.listen is not None:
         try:
             listen_address(config.metrics.listen)

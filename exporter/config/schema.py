@@ -74,7 +74,7 @@ def _row(key: str, field: inspect.Field, variable: str | None) -> str:
 
 def _plain(field: inspect.Field) -> str:
     value = field.default if field.default is not NODEFAULT else field.default_factory()
-    return json.dumps(msgspec.to_builtins(value))
+    return json.dumps(msgspec.to_builtins(value, enc_hook=str))
 
 
 def write_docs(name: str) -> None:

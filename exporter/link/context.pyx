@@ -143,7 +143,7 @@ cdef bint context_name(Requests requests, const Proc *procs, uint64_t key, bint 
     out.trace_flags = 1
     out.unsampled = 0
     while at != NULL:
-        if at.cause_state == CAUSE_PENDING and not must and procs[at.client_proc].open:
+        if at.cause_state == CAUSE_PENDING and not must and (at.client_proc == 0 or procs[at.client_proc].open):
             return False
         out.root = at.key
         top = at

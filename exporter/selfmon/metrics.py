@@ -12,6 +12,31 @@ Metric = tuple[str, str, str, Iterable[tuple[Mapping[str, object], float]]]
 LEDGER = {"seen", "released", "open_full", "own", "selftest", "unfinished", "encode", "not_sampled", "sdk_span"}
 
 
+# What is counted of the links that agents of several hosts share.
+LINKS = {
+    "published": "ends of requests told to the store",
+    "published_again": "of these, such as were told before: something was learned, or a long request kept alive",
+    "asked": "questions for the other end or a cause",
+    "found": "requests whose other end another agent told",
+    "missing": "spans that left without their other end: no agent there, or too late",
+    "late": "answers that came after the span had left",
+    "bad": "values that are not an agent's, or of another version",
+    "local": "requests of which both ends are here after all",
+    "table_full": "requests left out: link.shared_bytes was reached",
+    "names_full": "names of services of other hosts left out",
+    "publish_dropped": "not told: link.shared_queue_bytes was reached",
+    "ask_dropped": "not asked: link.shared_queue_bytes was reached",
+    "rounds": "rounds sent to the store",
+    "rounds_failed": "rounds without an answer in time",
+    "connects": "connections made",
+    "stored": "values that the store has taken",
+    "store_errors": "values that it has refused",
+    "publish_lost": "not told: the store was away for too long",
+    "questions_lost": "questions that were lost with their connection; they are asked again",
+    "oversized": "values that are too long to be an agent's",
+}
+
+
 def self_metrics(status: Mapping[str, Any]) -> list[Metric]:
     """Rows (name, type, help, samples) for Exposition.render."""
     out: list[Metric] = [
@@ -69,7 +94,25 @@ def self_metrics(status: Mapping[str, Any]) -> list[Metric]:
             [({"table": name}, n) for name, n in sorted(status["memory_bytes"].items())],
         ),
     ]
+    if status.get("links_shared"):
+        out += _links(status["links_shared"])
     return out + _sinks(status["sinks"])
+
+
+def _links(links: Mapping[str, Any]) -> list[Metric]:
+    events = links["events"]
+    return [
+        (
+            "zerospan_links_events_total",
+            "counter",
+            "Links shared with other hosts: " + "; ".join(f"{name}: {text}" for name, text in LINKS.items()) + ".",
+            [({"event": name}, events[name]) for name in LINKS],
+        ),
+        ("zerospan_links_connected", "gauge", "Whether the store of shared links answers.", [({}, links["connected"])]),
+        ("zerospan_links_queue_bytes", "gauge", "Bytes that wait for that store.", [({}, links["queue_bytes"])]),
+        ("zerospan_links_entries", "gauge", "Requests followed over hosts at the moment.", [({}, links["entries"])]),
+        ("zerospan_links_round_trip_seconds", "gauge", "Of the last round.", [({}, links["round_trip_s"])]),
+    ]
 
 
 def _sinks(sinks: list[dict[str, Any]]) -> list[Metric]:

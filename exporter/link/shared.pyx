@@ -1,0 +1,590 @@
+# cython: language_level=3, boundscheck=True, wraparound=False
+"""Requests that other hosts see the other end of; see shared.pxd.
+
+The queues' formats, native byte order within one process:
+  puts    8 bytes K, 1 byte end, 1 byte datagram, 2 bytes size, the value
+  gets    8 bytes K, 1 byte end
+  inbox   8 bytes K, 1 byte end, 1 byte, 2 bytes size, the value
+"""
+
+import collections
+import time
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcmp, memcpy, memset
+
+from zerospan.exporter.assemble.span cimport LINK_THREAD
+from zerospan.exporter.encode.buf cimport buf_free, buf_put
+from zerospan.exporter.link.context cimport context_flags, context_own, context_put, context_trace_id
+from zerospan.exporter.link.ids cimport get_be64, hash64, hash_bytes
+from zerospan.exporter.link.requests cimport (
+    CAUSE_DOUBTFUL, CAUSE_KNOWN, CAUSE_NONE, CAUSE_PENDING, Request, Requests, Trace,
+)
+from zerospan.exporter.link.shared_codec cimport (
+    END_CLIENT, END_SERVER, NOTE_MORE, NOTE_NAMED, NOTE_PENDING, NOTE_ROOT, NOTE_TENTATIVE, POINTS_MAX, VALUE_MAX, Note,
+    Points, note_decode, note_encode,
+)
+from zerospan.exporter.proto.base cimport WIRE_NONE
+from zerospan.exporter.proto.cursor cimport slice_of
+
+cdef enum:
+    MAX_CHAIN = 64           # causes that are followed on this host
+    ITEM = 12                # before each value of the queues
+    QUESTION = 9
+    RETRY_NS = 250000000     # while a cause is pending or may be taken back
+    LAST_NS = 2000000000     # the longest time between two looks
+    DATAGRAM_TTL_NS = 10000000000
+    N_DELAYS = 4
+    NAME_PLACES = 2 * NAMES_MAX
+
+# After the first look. The other end is published within its own grace time and a round or two of the network; then
+# less and less is to be hoped for, but a program may read a request late and a store may be away for a while.
+cdef uint64_t[N_DELAYS] DELAYS = [50000000, 150000000, 600000000, 1200000000]
+
+
+cdef inline uint32_t name_place(uint64_t h) noexcept nogil:
+    return <uint32_t>(h % (NAME_PLACES - 1)) + 1
+
+
+cdef inline bint loopback(uint8_t family, const uint8_t *address) noexcept nogil:
+    cdef int i
+    if family == 2:
+        return address[0] == 127
+    for i in range(10):
+        if address[i]:
+            return False
+    if address[10] == 0xFF and address[11] == 0xFF:
+        return address[12] == 127                # ::ffff:127.0.0.1
+    for i in range(10, 15):
+        if address[i]:
+            return False
+    return address[15] == 1
+
+
+cdef class Shared:
+    """ttl_s: of what is published. queue_bytes: of what waits for the network. bytes: of the table."""
+
+    def __cinit__(self, double ttl_s=60.0, uint64_t queue_bytes=8 << 20, uint64_t table_bytes=16 << 20,
+                  double grace_s=0.03):
+        self.mask = 1023
+        self.slots = <End *>calloc(self.mask + 1, sizeof(End))
+        self.names = <Proc **>calloc(NAME_PLACES, sizeof(Proc *))
+        if self.slots == NULL or self.names == NULL:
+            raise MemoryError("zerospan: no memory for the table of shared requests")
+        self.limit = max(table_bytes // sizeof(End) // 2, 512)
+        self.grace_ns = <uint64_t>(grace_s * 1e9)
+        self.near_grace_ns = 10 * self.grace_ns
+        self.ttl_ns = <uint64_t>(ttl_s * 1e9)
+        self.queue_limit = queue_bytes
+        self.outbox = collections.deque()
+        self.inbox = collections.deque()
+        self.name_bytes = []
+        self.epoch = 1
+        self.n_names = 1
+        self.names[0] = <Proc *>calloc(1, sizeof(Proc))
+        if self.names[0] == NULL:
+            raise MemoryError("zerospan: no memory for the table of shared requests")
+
+    def __dealloc__(self):
+        cdef uint64_t i
+        if self.slots != NULL:
+            for i in range(self.mask + 1):
+                free(self.slots[i].own)
+                free(self.slots[i].theirs)
+        free(self.slots)
+        if self.names != NULL:
+            for i in range(NAME_PLACES):
+                free(self.names[i])
+        free(self.names)
+        for i in range(WHEEL):
+            free(self.wheel[i].keys)
+        buf_free(&self.puts)
+        buf_free(&self.gets)
+
+    def attach(self, Requests requests, Processes processes):
+        """Called by the engine that it belongs to, before anything else."""
+        self.requests = requests
+        self.processes = processes
+
+    # ---- the network's side: any thread, with the GIL ------------------------------------------------
+
+    def take(self):
+        """What is to go, the oldest first: (puts, gets, monotonic time in ns), or None."""
+        if not self.outbox:
+            return None
+        item = self.outbox.popleft()
+        self.queued -= len(item[0]) + len(item[1])
+        return item
+
+    def give(self, bytes values):
+        """Values that came."""
+        self.inbox.append(values)
+
+    def forgotten(self):
+        """The store may have lost what was published, or a connection was lost: all that is alive is published again."""
+        self.epoch += 1
+
+    def counts(self):
+        """Name -> value."""
+        return {"published": self.published, "published_again": self.again, "asked": self.asked, "found": self.found,
+                "missing": self.missing, "late": self.late, "bad": self.bad, "local": self.local, "table_full": self.refused,
+                "names_full": self.names_refused, "publish_dropped": self.publish_dropped,
+                "ask_dropped": self.ask_dropped}
+
+    def nbytes(self):
+        cdef uint64_t total = (self.mask + 1) * sizeof(End) + self.queued
+        cdef int i
+        for i in range(WHEEL):
+            total += self.wheel[i].cap * sizeof(uint64_t)
+        return total
+
+    # For tests: point(), points_done() and points(), which Cython code calls.
+    def add_point(self, key, point, ns):
+        self.point(key, point, ns)
+
+    def end_points(self, key):
+        self.points_done(key)
+
+    def points_of(self, key):
+        """[(point, ns)] of the other end, as far as they are known."""
+        cdef const Points *p = self.points(key)
+        return [(p.point[i], p.ns[i]) for i in range(p.n)] if p != NULL else []
+
+    # ---- the table -----------------------------------------------------------------------------------
+
+    cdef End *find(self, uint64_t key) noexcept nogil:
+        cdef uint64_t i = key & self.mask
+        if key == 0:
+            return NULL
+        while self.slots[i].key:
+            if self.slots[i].key == key:
+                return &self.slots[i]
+            i = (i + 1) & self.mask
+        return NULL
+
+    cdef End *make(self, uint64_t key) noexcept nogil:
+        cdef uint64_t i
+        if key == 0 or self.n >= self.limit or (4 * (self.n + 1) > 3 * self.mask and self.grow() < 0):
+            self.refused += 1
+            return NULL
+        i = key & self.mask
+        while self.slots[i].key:
+            i = (i + 1) & self.mask
+        memset(&self.slots[i], 0, sizeof(End))
+        self.slots[i].key = key
+        self.n += 1
+        return &self.slots[i]
+
+    cdef int grow(self) noexcept nogil:
+        cdef uint64_t mask = 2 * self.mask + 1, i, j
+        cdef End *slots = <End *>calloc(mask + 1, sizeof(End))
+        if slots == NULL:
+            return -1
+        for i in range(self.mask + 1):
+            if self.slots[i].key:
+                j = self.slots[i].key & mask
+                while slots[j].key:
+                    j = (j + 1) & mask
+                slots[j] = self.slots[i]
+        free(self.slots)
+        self.slots = slots
+        self.mask = mask
+        return 0
+
+    cdef void drop(self, End *e) noexcept nogil:
+        """Empties a slot and closes the gap."""
+        cdef uint64_t hole = e - self.slots, i = hole, home
+        free(e.own)
+        free(e.theirs)
+        while True:
+            i = (i + 1) & self.mask
+            if self.slots[i].key == 0:
+                break
+            home = self.slots[i].key & self.mask
+            if ((i - home) & self.mask) >= ((i - hole) & self.mask):
+                self.slots[hole] = self.slots[i]
+                hole = i
+        memset(&self.slots[hole], 0, sizeof(End))
+        self.n -= 1
+
+    # ---- what the engine says ------------------------------------------------------------------------
+
+    cdef void seen(self, uint64_t key, bint client, uint32_t proc, uint8_t family, const uint8_t *local,
+                   const uint8_t *remote, bint datagram, bint exact) noexcept nogil:
+        cdef uint64_t h
+        cdef uint32_t n = 4 if family == 2 else 16
+        cdef uint64_t grace = self.grace_ns
+        cdef End *e
+        h = hash_bytes(local, n, family)
+        self.here[h % HERE] = h
+        if not exact or loopback(family, remote) or self.processes.procs[proc].hidden:
+            return
+        e = self.find(key)
+        if e != NULL:
+            if e.end and e.end != (END_CLIENT if client else END_SERVER):
+                self.local += 1
+                self.drop(e)                     # both ends are here
+                return
+        else:
+            e = self.make(key)
+            if e == NULL:
+                return
+        if e.end == 0:                           # it was asked for as a cause: the client's end
+            e.tries = 0
+            if client:
+                e.found = 0
+        e.end = END_CLIENT if client else END_SERVER
+        e.proc = proc
+        e.datagram = datagram
+        e.more = self.want_points and not client     # the CLIENT span tells of all points
+        if client:
+            # It goes to an address of this host: most likely to a program that has not read it yet. But not surely: a
+            # port of this node may lead to another one.
+            h = hash_bytes(remote, n, family)
+            if self.here[h % HERE] == h:
+                grace = self.near_grace_ns
+        self.due(e, self.now_ns + grace)
+
+    cdef const Proc *other_end(self, uint64_t key, bint client) noexcept nogil:
+        cdef End *e = self.find(key)
+        if e == NULL:
+            return NULL
+        if e.end:
+            self.publish(e, self.now_ns)         # the last word: what was learned since, before the registry forgets it
+        if e.found:
+            return self.names[e.who]
+        if not client and e.end == END_SERVER:
+            self.missing += 1
+        return NULL
+
+    cdef void point(self, uint64_t key, uint8_t point, uint64_t ns) noexcept nogil:
+        cdef End *e = self.find(key)
+        if e == NULL:
+            return
+        if e.own == NULL:
+            e.own = <Points *>calloc(1, sizeof(Points))
+            if e.own == NULL:
+                return
+        if e.own.n < POINTS_MAX:
+            e.own.point[e.own.n] = point
+            e.own.ns[e.own.n] = ns
+            e.own.n += 1
+        if e.told:
+            self.due(e, self.now_ns + self.grace_ns)     # what comes within it goes along
+
+    cdef void points_done(self, uint64_t key) noexcept nogil:
+        cdef End *e = self.find(key)
+        if e != NULL and e.more:
+            e.more = 0
+            if e.told:
+                self.due(e, self.now_ns)
+
+    cdef const Points *points(self, uint64_t key) noexcept nogil:
+        cdef End *e = self.find(key)
+        return e.theirs if e != NULL else NULL
+
+    # ---- time ----------------------------------------------------------------------------------------
+
+    cdef void due(self, End *e, uint64_t at_ns) noexcept nogil:
+        """Looked at by then. An entry may stand in several places of the wheel: only the time in it counts."""
+        cdef uint64_t place = at_ns // WHEEL_NS + 1
+        cdef Place *p
+        cdef uint64_t *grown
+        cdef uint32_t cap
+        if place < self.turned:
+            place = self.turned
+        if place >= self.turned + WHEEL:
+            place = self.turned + WHEEL - 1
+        e.due_ns = place * WHEEL_NS
+        p = &self.wheel[place % WHEEL]
+        if p.n == p.cap:
+            cap = p.cap * 2 if p.cap else 16
+            grown = <uint64_t *>realloc(p.keys, cap * sizeof(uint64_t))
+            if grown == NULL:
+                self.refused += 1
+                self.drop(e)
+                return
+            p.keys = grown
+            p.cap = cap
+        p.keys[p.n] = e.key
+        p.n += 1
+
+    cdef void look(self, uint64_t now) noexcept nogil:
+        cdef uint64_t last = now // WHEEL_NS
+        cdef Place *p
+        cdef End *e
+        cdef Place taken
+        cdef uint32_t i
+        cdef int places = 0
+        while self.turned <= last and places < WHEEL:
+            p = &self.wheel[self.turned % WHEEL]
+            taken = p[0]
+            memset(p, 0, sizeof(Place))
+            self.turned += 1
+            places += 1
+            for i in range(taken.n):
+                e = self.find(taken.keys[i])
+                if e != NULL and e.due_ns < self.turned * WHEEL_NS:
+                    self.visit(e, now)
+            if p.keys == NULL and taken.cap <= 1024:
+                taken.n = 0
+                p[0] = taken
+            else:
+                free(taken.keys)
+        if self.turned <= last:
+            self.turned = last + 1               # the first time, or a long sleep: what was due has been looked at
+
+    cdef void visit(self, End *e, uint64_t now) noexcept nogil:
+        cdef Request *r = self.requests.find(e.key)
+        cdef uint64_t wait
+        if r == NULL or (r.client_proc and r.server_proc):
+            self.local += r != NULL
+            self.drop(e)
+            return
+        if e.end == 0 and r.client_proc:
+            self.drop(e)                         # the cause is one of this host's: the registry knows the rest
+            return
+        if e.end:
+            self.publish(e, now)
+        # What may be taken back is asked for once more shortly before the span leaves: not more, as it seldom is.
+        # At the first look the other end's agent is telling, too: a question would come too early half of the time.
+        if e.end and e.tries == 0:
+            pass
+        elif not e.found or e.flags & (NOTE_PENDING | NOTE_MORE) or (e.flags & NOTE_TENTATIVE and e.tries == N_DELAYS):
+            self.ask(e)
+        wait = DELAYS[e.tries] if e.tries < N_DELAYS else LAST_NS
+        e.tries += e.tries < N_DELAYS
+        if wait > RETRY_NS and ((e.found and e.flags & (NOTE_PENDING | NOTE_MORE))
+                                or (e.end == END_CLIENT and (r.cause_state == CAUSE_PENDING or r.cause))):
+            wait = RETRY_NS
+        self.due(e, now + wait)
+
+    # ---- what is told --------------------------------------------------------------------------------
+
+    cdef void note(self, const End *e, Note *note) noexcept nogil:
+        """What is known of the end that is here. Causes of this host are folded: who asks is told the highest of them, and
+        goes on from there."""
+        cdef Request *r = self.requests.find(e.key)
+        cdef Request *at = r
+        cdef const Proc *proc = &self.processes.procs[e.proc]
+        cdef int steps = 0
+        memset(note, 0, sizeof(Note))
+        note.key = e.key
+        note.end = e.end
+        note.name = proc.name
+        if e.own != NULL:
+            note.points = e.own[0]
+        if e.more:
+            note.flags |= NOTE_MORE
+        if e.end != END_CLIENT:
+            return
+        while at != NULL:
+            if context_own(at):
+                note.flags |= NOTE_NAMED
+                note.wire = at.wire
+                note.trace_flags = context_flags(self.requests, at)
+                memcpy(note.trace_id, context_trace_id(self.requests, at), 16)
+                break
+            if at.client_proc == 0:
+                break                            # it came from elsewhere: its own client's agent says more
+            if at.cause_state == CAUSE_PENDING and self.processes.procs[at.client_proc].open:
+                note.flags |= NOTE_PENDING
+                break
+            if at.cause == 0 or at.cause_state == CAUSE_DOUBTFUL:
+                note.flags |= NOTE_ROOT
+                break
+            if steps == MAX_CHAIN:
+                break
+            steps += 1
+            if at.by_order or at.cause_method >= LINK_THREAD:
+                note.flags |= NOTE_TENTATIVE
+            if at == r:
+                note.method = at.cause_method
+            at = self.requests.find(at.cause)
+            if at != NULL:
+                note.up = at.key
+
+    cdef void publish(self, End *e, uint64_t now) noexcept nogil:
+        """If it is not what was published last, or that may be forgotten."""
+        cdef Note note
+        cdef uint8_t value[VALUE_MAX]
+        cdef uint16_t n
+        cdef uint64_t h, ttl = DATAGRAM_TTL_NS if e.datagram else self.ttl_ns
+        self.note(e, &note)
+        n = <uint16_t>note_encode(&note, value)
+        h = hash_bytes(value, n, 0)
+        if h == e.told and e.epoch == self.epoch and now - e.told_ns < ttl // 2:
+            return
+        self.again += e.told != 0
+        e.told = h
+        e.told_ns = now
+        e.epoch = self.epoch
+        self.published += 1
+        self.n_puts += 1
+        buf_put(&self.puts, &e.key, 8)
+        buf_put(&self.puts, &e.end, 1)
+        buf_put(&self.puts, &e.datagram, 1)
+        buf_put(&self.puts, &n, 2)
+        buf_put(&self.puts, value, n)
+
+    cdef void ask(self, End *e) noexcept nogil:
+        cdef uint8_t end = END_SERVER if e.end == END_CLIENT else END_CLIENT
+        self.asked += 1
+        self.n_gets += 1
+        buf_put(&self.gets, &e.key, 8)
+        buf_put(&self.gets, &end, 1)
+
+    # ---- what comes ----------------------------------------------------------------------------------
+
+    cdef int apply(self, const uint8_t *p, size_t n) except -1 nogil:
+        """A batch of the inbox. Made by our own thread: its frame is right, the values in it are remote bytes."""
+        cdef Note note
+        cdef uint64_t key = 0
+        cdef uint16_t size = 0
+        while n >= ITEM:
+            memcpy(&key, p, 8)
+            memcpy(&size, p + 10, 2)
+            if n - ITEM < size:
+                self.bad += 1
+                return 0
+            if note_decode(p + ITEM, size, key, p[8], &note):
+                self.learn(&note)
+            else:
+                self.bad += 1
+            p += ITEM + size
+            n -= ITEM + size
+        return 0
+
+    cdef int learn(self, const Note *note) except -1 nogil:
+        cdef End *e = self.find(note.key)
+        cdef Request *r = self.requests.find(note.key)
+        if e == NULL or r == NULL:
+            self.late += r == NULL               # else both ends are here
+            return 0
+        if (note.end == END_CLIENT and (e.end == END_CLIENT or r.client_proc)) or (
+                note.end == END_SERVER and e.end != END_CLIENT):
+            return 0                             # nobody else can know more of an end that is here
+        self.found += e.found == 0
+        e.found = 1
+        e.flags = note.flags
+        e.who = self.name_of(note.name.p, note.name.n)
+        if note.points.n:
+            if e.theirs == NULL:
+                e.theirs = <Points *>calloc(1, sizeof(Points))
+            if e.theirs != NULL:
+                e.theirs[0] = note.points
+        if note.end == END_CLIENT:
+            self.learn_cause(e, r, note)
+        return 0
+
+    cdef void learn_cause(self, End *e, Request *r, const Note *note) noexcept nogil:
+        cdef Request *up
+        cdef End *above
+        if note.up == 0:
+            if r.cause:
+                self.requests.set_cause(note.key, 0, 0, CAUSE_DOUBTFUL)      # it was taken back
+                r = self.requests.find(note.key)
+                if r == NULL:
+                    return
+            r.cause_state = CAUSE_PENDING if note.flags & NOTE_PENDING else CAUSE_NONE
+            up = r
+        else:
+            if r.cause != note.up:
+                self.requests.set_cause(note.key, note.up, note.method, CAUSE_KNOWN)
+                r = self.requests.find(note.key)
+                if r == NULL or r.cause != note.up:
+                    return                       # no room, or it would be its own cause
+            else:
+                r.cause_state = CAUSE_KNOWN
+            r.by_order = 0                       # what is lost here says nothing of what was seen there
+            up = self.requests.find(note.up)
+            if up == NULL or up.client_proc or (up.server_proc and not note.flags & NOTE_NAMED):
+                return                           # known here already, or asked for as a request of this host
+            above = self.find(note.up)
+            if up.server_proc == 0 and (above == NULL or not above.found):
+                if note.flags & NOTE_PENDING:
+                    up.cause_state = CAUSE_PENDING
+                elif up.cause == 0:
+                    up.cause_state = CAUSE_NONE
+        if note.flags & NOTE_NAMED:
+            if not context_own(up) and context_put(self.requests, up, note.trace_id, 0, note.trace_flags):
+                up.wire = note.wire
+            return
+        if note.up == 0 or note.flags & (NOTE_ROOT | NOTE_PENDING) or self.find(note.up) != NULL:
+            return
+        above = self.make(note.up)
+        if above != NULL:
+            self.due(above, self.now_ns)
+
+    cdef uint32_t name_of(self, const uint8_t *p, uint32_t n) except? 0xffffffff nogil:
+        """Place of a service's name; 0 if it is none, or if there are too many."""
+        cdef uint64_t h
+        cdef uint32_t at
+        if n == 0:
+            return 0
+        h = hash_bytes(p, n, 0)
+        at = name_place(h)
+        while self.names[at] != NULL:
+            if self.names[at].name.n == n and memcmp(self.names[at].name.p, p, n) == 0:
+                return at
+            at = at % (NAME_PLACES - 1) + 1
+        with gil:
+            return self.new_name(p, n, at)
+
+    cdef uint32_t new_name(self, const uint8_t *p, uint32_t n, uint32_t at) except? 0xffffffff:
+        cdef bytes name = (<const char *>p)[:n]
+        cdef Proc *proc
+        try:
+            text = name.decode()
+        except UnicodeDecodeError:
+            text = "\0"
+        if not text.isprintable():
+            self.bad += 1
+            return 0
+        if self.n_names >= NAMES_MAX:
+            self.names_refused += 1
+            return 0
+        proc = <Proc *>calloc(1, sizeof(Proc))
+        if proc == NULL:
+            self.names_refused += 1
+            return 0
+        self.name_bytes.append(name)
+        proc.name = slice_of(<const uint8_t *><const char *>name, n)
+        proc.service = self.processes.services.setdefault(text, len(self.processes.services) + 1)
+        self.names[at] = proc
+        self.n_names += 1
+        return at
+
+    # ---- the engine's step ---------------------------------------------------------------------------
+
+    cdef int turn(self, uint64_t now) except -1:
+        cdef bytes values
+        cdef const char *p
+        cdef size_t n
+        self.now_ns = now
+        while self.inbox:
+            values = self.inbox.popleft()
+            p = values
+            n = len(values)
+            with nogil:
+                self.apply(<const uint8_t *>p, n)
+        with nogil:
+            self.look(now)
+        if self.n_puts == 0 and self.n_gets == 0:
+            return 0
+        if self.puts.failed or self.gets.failed or self.queued + self.puts.n + self.gets.n > self.queue_limit:
+            self.publish_dropped += self.n_puts
+            self.ask_dropped += self.n_gets
+            if self.puts.failed or self.gets.failed:
+                buf_free(&self.puts)
+                buf_free(&self.gets)
+        else:
+            self.queued += self.puts.n + self.gets.n
+            self.outbox.append(((<const char *>self.puts.p)[:self.puts.n] if self.puts.n else b"",
+                                (<const char *>self.gets.p)[:self.gets.n] if self.gets.n else b"", time.monotonic_ns()))
+        self.puts.n = 0
+        self.gets.n = 0
+        self.n_puts = 0
+        self.n_gets = 0
+        return 0

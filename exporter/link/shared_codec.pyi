@@ -1,0 +1,18 @@
+from collections.abc import Sequence
+from typing import Any, Literal
+
+def encode(
+    end: Literal["c", "s"],
+    key: int,
+    up: int = 0,
+    flags: int = 0,
+    method: int = 0,
+    wire: int = 0,
+    trace_flags: int = 0,
+    trace_id: bytes = ...,
+    name: bytes = b"",
+    points: Sequence[tuple[int, int]] = (),
+) -> bytes: ...
+def decode(value: bytes, end: Literal["c", "s"], key: int) -> dict[str, Any] | None: ...
+def stored_as(key: int, end: Literal["c", "s"]) -> bytes: ...
+def is_agents(command: bytes) -> bool: ...
