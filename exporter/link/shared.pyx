@@ -19,13 +19,12 @@ from zerospan.exporter.encode.buf cimport buf_free, buf_put
 from zerospan.exporter.link.context cimport context_flags, context_own, context_put, context_trace_id
 from zerospan.exporter.link.ids cimport get_be64, hash64, hash_bytes
 from zerospan.exporter.link.requests cimport (
-    CAUSE_DOUBTFUL, CAUSE_KNOWN, CAUSE_NONE, CAUSE_PENDING, Request, Requests, Trace,
+    CAUSE_DOUBTFUL, CAUSE_KNOWN, CAUSE_NONE, CAUSE_PENDING, Request, Requests,
 )
 from zerospan.exporter.link.shared_codec cimport (
     END_CLIENT, END_SERVER, NOTE_MORE, NOTE_NAMED, NOTE_PENDING, NOTE_ROOT, NOTE_TENTATIVE, POINTS_MAX, VALUE_MAX, Note,
     Points, note_decode, note_encode,
 )
-from zerospan.exporter.proto.base cimport WIRE_NONE
 from zerospan.exporter.proto.cursor cimport slice_of
 
 cdef enum:
