@@ -13,8 +13,30 @@ class Processes:
     def tgids(self) -> list[int]: ...
     def service_names(self) -> dict[int, str]: ...
 
+class Interfaces:
+    def set(
+        self,
+        netns_cookie: int,
+        ifindex: int,
+        name: str,
+        netns: str,
+        mac: str,
+        kind: str,
+        role: Literal["pod", "node", "tunnel"],
+        inside: bool = False,
+    ) -> None: ...
+    def remove(self, netns_cookie: int, ifindex: int) -> None: ...
+    def __len__(self) -> int: ...
+
+class Hops:
+    def import_remote(self, key: int, point: int, duration_ns: int) -> None: ...
+    def export(self, key: int) -> list[tuple[int, int]]: ...
+    def shares(self, key: int, total: int) -> dict[str, int]: ...
+
 class Engine:
     processes: Processes
+    interfaces: Interfaces
+    hops: Hops
     routes: Routes
     red: Red
     def __init__(
@@ -36,6 +58,9 @@ class Engine:
         red: Red | None = None,
         batch_bytes: int = ...,
         flush_s: float = 1.0,
+        network: ProcessInfo = ...,
+        points_bytes: int = ...,
+        hops_bytes: int = ...,
     ) -> None: ...
     def tick(self, now: int, wall_offset: int) -> list[tuple[Signal, memoryview, int]]: ...
     def settle(self, now: int) -> None: ...

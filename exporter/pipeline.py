@@ -23,6 +23,7 @@ from zerospan.exporter.engine import Engine
 from zerospan.exporter.metrics.exposition import Exposition
 from zerospan.exporter.metrics.red import Red
 from zerospan.exporter.process import Describer
+from zerospan.exporter.process.network import network_info
 from zerospan.exporter.selfmon.control import ControlServer
 from zerospan.exporter.selfmon.counters import DROPS
 from zerospan.exporter.selfmon.ledger import Ledger, ledger
@@ -206,7 +207,7 @@ class Pipeline:
         """target_info of processes that are new."""
         for index, info in self.engine.processes.known()[self._described :]:
             self._described += 1
-            if info is not None and not info.hidden:
+            if info is not None and info.target_info and not info.hidden:
                 self.engine.red.set_target_info(index, info.target_info)
 
     def kernel(self) -> dict[str, int]:
@@ -311,6 +312,7 @@ def build(
             hold_bytes=config.link.hold_bytes,
             registry_bytes=config.link.registry_bytes,
             red=red,
+            network=network_info(describer.host),
         )
         pipeline = Pipeline(config, engine, sinks, describer, capture, tape=tape, replay=replay)
         if replay is not None:

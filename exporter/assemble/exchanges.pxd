@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from zerospan.exporter.assemble.points cimport Points
 from zerospan.exporter.assemble.table cimport FlowTable, Flow, Open, Now
 from zerospan.exporter.link.cause cimport Causes, Profile
 from zerospan.exporter.link.hold cimport Hold
@@ -16,6 +17,7 @@ cdef class Exchanges(FlowTable):
     cdef Causes causes
     cdef Hold hold
     cdef Routes routes
+    cdef Points points
     cdef bint late           # a kept head is parsed: its bytes passed some time ago
     cdef Now now
 

@@ -58,7 +58,8 @@ cdef class Exchanges(FlowTable):
             # the server learns the client's port only when it answers: its key is made then
             r.key = hash64(hash64(m.id, o.name_hash), r.local_port) if r.kind == KIND_CLIENT else 0
         else:
-            r.key = request_key(f.key if f.key else hash64(f.conn_id, 0), f.run_seq + <uint32_t>at)
+            o.seq = f.run_seq + <uint32_t>at
+            r.key = request_key(f.key if f.key else hash64(f.conn_id, 0), o.seq)
         if f.tail == NULL:
             f.head = o
         else:
@@ -155,6 +156,8 @@ cdef class Exchanges(FlowTable):
                 o.told = 1
                 known.server_proc = r.proc
             return 0
+        if self.points.active:
+            self.points.sequences.put(o.seq, f.run_seq, r.key)
         if r.kind == KIND_SERVER:
             if m.request_id.n and not self.late:
                 self.causes.answer_names(hash_bytes(m.request_id.p, m.request_id.n, self.now.tgid), r.key)
@@ -340,6 +343,8 @@ cdef class Exchanges(FlowTable):
             copy_span(to, o, route, size)
             to.held = o.told
             o.told = 0   # the reference goes with the span
+            if self.points.active:
+                self.points.process_ended(to)
         self.forget(o)
         if f.head == NULL and f.passing == NULL and not f.closed_ns:
             self.unwait(f)
