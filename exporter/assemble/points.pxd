@@ -40,6 +40,8 @@ cdef struct Exchange:        # a request and its answer, both ended
     uint32_t request_packets
     uint32_t response_packets
     uint32_t retransmits
+    uint64_t began_ns        # of `more`: when the last run of the side that asks began
+    uint32_t parts           # of `more`: pairs of runs in it
     uint8_t there
     uint8_t ref              # it holds a reference to K in the registry
     uint8_t side             # who asked
@@ -54,6 +56,7 @@ cdef struct PointFlow:       # a TCP connection at an interface, inside or outsi
     Run before               # the last two runs
     Run last
     Exchange done            # waits until it is certain that the next runs are not of the same request
+    Exchange more            # what those runs are
     uint32_t ifindex
     uint32_t tunnel_id
     uint16_t port[2]         # of the lower and the higher end
@@ -65,7 +68,8 @@ cdef struct PointFlow:       # a TCP connection at an interface, inside or outsi
     uint8_t asker_known
     uint8_t over             # nothing more will come
     uint8_t waiting          # stands in the list of flows with something done
-    uint8_t pad[3]
+    uint8_t way              # whether what the lower end sends leaves by the interface
+    uint8_t pad[2]
     uint8_t addr[2][16]
     uint8_t outer[2][16]     # of the packets of the lower end, of the higher end: their source
 
@@ -108,6 +112,7 @@ cdef class Points:
     cdef void ended(self, PointFlow *f, const zs_nic *ev) noexcept nogil
     cdef void complete(self, PointFlow *f, uint64_t end_ns, uint64_t now) noexcept nogil
     cdef void push(self, PointFlow *f, uint64_t now) noexcept nogil
+    cdef void emit(self, const PointFlow *f, Exchange *e, uint64_t now) noexcept nogil
     cdef void leave_off(self, PointFlow *f, uint64_t now) noexcept nogil
     cdef void hold_on(self, PointFlow *f) noexcept nogil
     cdef void let_go(self, PointFlow *f) noexcept nogil

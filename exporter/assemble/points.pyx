@@ -7,10 +7,12 @@ point. K comes from the initial sequence numbers and the request's first byte, o
 and answer where the former are not known. The side that connected asks; the other does where the registry has such a K.
 
 * An exchange whose request a process is still busy with may go on: "100 Continue" and the body after it, an answer that pauses. It
-  waits (`done`) until that process has ended it, or until a run begins that is a request of its own. What comes meanwhile belongs to it.
+  waits (`done`) until that process has ended it, or until a run begins that is a request of its own. What comes meanwhile belongs to
+  it (`more`) if the process had its answer only after that.
 * Of requests that are sent without waiting (pipelined) a run shows the first one only; the span lasts until the last answer.
 * A record whose `prev_seq` is not where the last run began follows a lost one: what was going on is forgotten, nothing is paired
   across the gap.
+* A packet that enters and leaves by one interface makes two flows there: `way` tells them apart.
 * Nothing tells that a connection is idle but ZS_NIC_END. If that is lost, the end is the one that the process saw (NIC_END_UNKNOWN).
 
 Memory: one table, bounded in bytes; the longest idle of a few makes room. A flow holds a reference to the K that passes, so
@@ -28,7 +30,7 @@ from zerospan.exporter.assemble.interfaces cimport ROLE_POD, Interface, Interfac
 from zerospan.exporter.assemble.nic_part cimport (
     NIC_BY_SEQUENCE, NIC_EGRESS, NIC_END_UNKNOWN, OUTER, NicPart, nic_part, outer_addresses,
 )
-from zerospan.exporter.assemble.span cimport KIND_CLIENT, KIND_INTERNAL, SpanRec
+from zerospan.exporter.assemble.span cimport KIND_CLIENT, KIND_INTERNAL, REASON_NONE, SpanRec
 from zerospan.exporter.link.hold cimport Hold
 from zerospan.exporter.link.hops cimport Hops
 from zerospan.exporter.link.ids cimport (
@@ -59,6 +61,7 @@ cdef Point point_of(Interfaces interfaces, uint32_t index, bint egress) noexcept
 
 cdef inline bint same(const PointFlow *a, const PointFlow *b) noexcept nogil:
     return (a.hash == b.hash and a.netns_cookie == b.netns_cookie and a.ifindex == b.ifindex and a.tunnel == b.tunnel
+            and a.tunnel_id == b.tunnel_id and a.vlan == b.vlan and a.way == b.way
             and a.port[0] == b.port[0] and a.port[1] == b.port[1] and a.family == b.family
             and memcmp(a.addr, b.addr, 32) == 0)
 
@@ -144,6 +147,8 @@ cdef class Points:
         self.let_go(f)
         if f.done.ref:
             self.requests.unref(f.done.key)
+        if f.more.ref:
+            self.requests.unref(f.more.key)
         while True:
             i = (i + 1) & self.mask
             if self.flows[i].hash == 0:
@@ -214,13 +219,17 @@ cdef class Points:
         like.netns_cookie = ev.netns_cookie
         like.ifindex = ev.ifindex
         like.tunnel = ev.tunnel
+        like.tunnel_id = ev.tunnel_id
+        like.vlan = ev.vlan
+        like.way = ((ev.hdr.flags & ZS_NIC_EGRESS) != 0) != side
         like.family = ev.family
         like.port[side] = ev.src_port
         like.port[1 - side] = ev.dst_port
         memcpy(like.addr[side], ev.src_addr, 16)
         memcpy(like.addr[1 - side], ev.dst_addr, 16)
         like.hash = hash64(hash64(hash_bytes(<const uint8_t *>like.addr, 32, ev.netns_cookie), ev.ifindex),
-                           (<uint64_t>like.port[0] << 32) | (<uint64_t>like.port[1] << 16) | (<uint64_t>ev.tunnel << 8) | ev.family)
+                           (<uint64_t>like.port[0] << 32) | (<uint64_t>like.port[1] << 16) | (<uint64_t>ev.tunnel << 8)
+                           | (like.way << 7) | (ev.family & 127))
         f = self.find(&like)
         if ev.isn_connecting or ev.isn_accepting:
             connection = connection_key(ev.isn_connecting, ev.isn_accepting)
@@ -245,8 +254,6 @@ cdef class Points:
             f.asker_known = 1
         elif not f.asker_known:
             f.asker = f.port[1] > f.port[0]   # servers have the lower port
-        f.vlan = ev.vlan
-        f.tunnel_id = ev.tunnel_id
         f.outer_family = ev.outer_family
         memcpy(f.outer[side], ev.outer_src_addr, 16)
         memcpy(f.outer[1 - side], ev.outer_dst_addr, 16)
@@ -257,7 +264,8 @@ cdef class Points:
         """A run begins, and so the one before has ended."""
         cdef Run *last = &f.last
         cdef uint64_t key
-        if last.there and last.side == side and last.told and ev.prev_seq == last.mark:
+        cdef bint follows
+        if last.there and last.told and not ev.prev_end_ns and last.side == side and ev.seq == <uint32_t>(last.seq + last.bytes):
             # silence was taken for its end
             last.told = 0
             last.mark = ev.seq
@@ -265,13 +273,18 @@ cdef class Points:
             last.base_packets = last.packets
             last.base_retransmits = last.retransmits
             return
-        if last.there and (last.side == side or ev.prev_seq != last.mark):
+        if ev.prev_end_ns:
+            follows = ev.prev_seq == last.mark
+        else:
+            follows = last.told != 0     # by a ZS_NIC_END
+        if last.there and (last.side == side or not follows):
             self.tally[N_NIC_GAPS] += 1
             self.leave_off(f, ev.time_ns)
             memset(&f.before, 0, sizeof(Run))
         elif last.there:
-            tell(last, ev)
-            self.complete(f, last.end_ns, ev.time_ns)
+            if ev.prev_end_ns:
+                tell(last, ev)
+                self.complete(f, last.end_ns, ev.time_ns)
             f.before = last[0]
         memset(last, 0, sizeof(Run))
         last.there = 1
@@ -292,7 +305,7 @@ cdef class Points:
     cdef void ended(self, PointFlow *f, const zs_nic *ev) noexcept nogil:
         """FIN, RST or silence."""
         cdef Run *last = &f.last
-        if last.there and ev.prev_seq == last.mark:
+        if last.there and ev.prev_end_ns and ev.prev_seq == last.mark:
             tell(last, ev)
             self.complete(f, last.end_ns, ev.time_ns)
         elif last.there:
@@ -332,6 +345,7 @@ cdef class Points:
         cdef Run *asked = &f.before
         cdef Run *answer = &f.last
         cdef Exchange *done = &f.done
+        cdef Exchange *more
         cdef Exchange e
         cdef uint64_t key, process_end
         cdef bint known
@@ -372,17 +386,25 @@ cdef class Points:
             e.ref = e.ref or done.ref
             done[0] = e      # the same answer, longer
         elif done.there and not known and self.known(done.key) and e.side == done.side and asked.side == f.asker:
-            process_end = self.hops.ended_ns(done.key)
-            if process_end == 0 or asked.begin_ns < process_end:
-                done.end_ns = e.end_ns
-                done.request_bytes += e.request_bytes
-                done.request_packets += e.request_packets
-                done.response_bytes += e.response_bytes
-                done.response_packets += e.response_packets
-                done.retransmits += e.retransmits
-                done.flags |= e.flags & NIC_END_UNKNOWN
-                if e.ref:
-                    self.requests.unref(key)
+            process_end = self.hops.answered_ns(done.key)
+            if asked.begin_ns < process_end or (process_end == 0 and self.hops.ended_ns(done.key) == 0):
+                more = &f.more
+                if more.there and more.key == key and key:
+                    if e.ref:
+                        self.requests.unref(key)
+                    e.ref = more.ref
+                    if more.parts == 1:
+                        more[0] = e      # the same answer, longer
+                        more.parts = 1
+                elif more.there:
+                    if e.ref:
+                        self.requests.unref(key)
+                    join(more, &e)
+                    more.parts += 1
+                else:
+                    more[0] = e
+                    more.parts = 1
+                more.began_ns = asked.begin_ns
                 if process_end:
                     self.push(f, now)
                 return
@@ -400,13 +422,30 @@ cdef class Points:
     cdef void push(self, PointFlow *f, uint64_t now) noexcept nogil:
         """What is done goes to the hold."""
         cdef Exchange *e = &f.done
+        cdef Exchange *more = &f.more
+        if not e.there:
+            return
+        if more.there and more.began_ns < self.hops.answered_ns(e.key):
+            join(e, more)    # the process had its answer after those runs began: they were of this request
+            if more.ref:
+                self.requests.unref(more.key)
+            more.there = 0
+        self.emit(f, e, now)
+        if more.there and more.parts == 1:
+            self.emit(f, more, now)
+        elif more.there:
+            self.tally[N_NIC_GAPS] += 1   # of several requests nobody told in time: which is which is not known
+            if more.ref:
+                self.requests.unref(more.key)
+        more.there = 0
+        more.ref = 0
+
+    cdef void emit(self, const PointFlow *f, Exchange *e, uint64_t now) noexcept nogil:
         cdef SpanRec *r
         cdef NicPart *part
         cdef uint32_t size = sizeof(SpanRec) + sizeof(NicPart) + (OUTER if f.outer_family else 0)
         cdef uint32_t index
         cdef int asker = e.side
-        if not e.there:
-            return
         e.there = 0
         index = self.interfaces.find(f.netns_cookie, f.ifindex)
         if index == 0:
@@ -465,7 +504,7 @@ cdef class Points:
 
     cdef void process_ended(self, const SpanRec *r) noexcept nogil:
         self.hops.ended(r.key, POINT_CLIENT_PROCESS if r.kind == KIND_CLIENT else POINT_SERVER_PROCESS,
-                        r.end_ns - r.start_ns, r.end_ns)
+                        r.end_ns - r.start_ns, r.end_ns, r.reason == REASON_NONE)
 
     cdef void settle(self, uint64_t now) noexcept nogil:
         cdef uint64_t i, end, most, n = self.n_waits
@@ -489,7 +528,7 @@ cdef class Points:
             if f.hash == 0 or now < f.seen_ns + SILENCE_NS:
                 continue
             if f.ref and not f.last.told and not f.done.there:
-                end = self.hops.ended_ns(f.ref)
+                end = self.hops.answered_ns(f.ref)
                 if end and now > end + SILENCE_NS:
                     self.complete(f, end, now)
                     memset(&f.before, 0, sizeof(Run))
@@ -510,10 +549,21 @@ cdef class Points:
         self.n_waits = 0
 
 
+cdef void join(Exchange *e, const Exchange *more) noexcept nogil:
+    """The later runs belong to the same request."""
+    e.end_ns = more.end_ns
+    e.request_bytes += more.request_bytes
+    e.request_packets += more.request_packets
+    e.response_bytes += more.response_bytes
+    e.response_packets += more.response_packets
+    e.retransmits += more.retransmits
+    e.flags |= more.flags & NIC_END_UNKNOWN
+
+
 cdef void tell(Run *run, const zs_nic *ev) noexcept nogil:
     """What a record says of the run before it: of its last part, as a whole."""
     run.told = 1
-    run.end_ns = ev.prev_end_ns if ev.prev_end_ns else run.begin_ns
+    run.end_ns = ev.prev_end_ns
     run.bytes = run.base_bytes + ev.prev_bytes
     run.packets = run.base_packets + ev.prev_packets
     run.retransmits = run.base_retransmits + ev.prev_retransmits

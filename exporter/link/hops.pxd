@@ -15,7 +15,8 @@ cdef enum Hop:               # zerospan.hop.*; bit numbers of what split() retur
 
 cdef struct Way:
     uint64_t key             # 0: an empty slot
-    uint64_t ended_ns        # when a process of this host had the whole answer, or had written it; 0: not yet
+    uint64_t ended_ns        # when a process of this host was done with it; 0: not yet
+    uint64_t answered_ns     # when it had the whole answer, or had written it; 0: not yet, or not seen
     uint64_t took[7]         # ns by ids.Point, 0: not known; [0] is not used
 
 cdef struct Generation:
@@ -34,10 +35,11 @@ cdef class Hops:
 
     # Duration of K at a point (ids.Point); of several interfaces of one role the longest counts, the one nearest to the client.
     cdef void put(self, uint64_t key, int point, uint64_t duration_ns) noexcept nogil
-    # A process of this host is done with K.
-    cdef void ended(self, uint64_t key, int point, uint64_t duration_ns, uint64_t end_ns) noexcept nogil
-    # When it was, 0 if it is not, or if it is long ago.
+    # A process of this host is done with K; seen: the end of its answer was.
+    cdef void ended(self, uint64_t key, int point, uint64_t duration_ns, uint64_t end_ns, bint seen) noexcept nogil
+    # When it was, 0 if it is not, or if it is long ago; the same for the end of its answer.
     cdef uint64_t ended_ns(self, uint64_t key) noexcept nogil
+    cdef uint64_t answered_ns(self, uint64_t key) noexcept nogil
     # The shares of a CLIENT span of this duration; bits of the Hops that are known. They sum to `total`. 0: nothing is known.
     cdef uint8_t split(self, uint64_t key, uint64_t total, uint64_t *out) noexcept nogil
     # Forgets what is old; now and then.

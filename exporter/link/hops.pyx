@@ -181,12 +181,20 @@ cdef class Hops:
         if duration_ns > w.took[point]:
             w.took[point] = duration_ns
 
-    cdef void ended(self, uint64_t key, int point, uint64_t duration_ns, uint64_t end_ns) noexcept nogil:
-        cdef Way *w
-        self.put(key, point, duration_ns)
-        w = self.find(key)
-        if w != NULL and end_ns > w.ended_ns:
+    cdef void ended(self, uint64_t key, int point, uint64_t duration_ns, uint64_t end_ns, bint seen) noexcept nogil:
+        cdef Way *w = self.make(key)
+        if w == NULL:
+            return
+        if end_ns > w.ended_ns:
             w.ended_ns = end_ns
+        if seen:
+            self.put(key, point, duration_ns)
+            if end_ns > w.answered_ns:
+                w.answered_ns = end_ns
+
+    cdef uint64_t answered_ns(self, uint64_t key) noexcept nogil:
+        cdef Way *w = self.find(key)
+        return w.answered_ns if w != NULL else 0
 
     cdef uint64_t ended_ns(self, uint64_t key) noexcept nogil:
         cdef Way *w = self.find(key)

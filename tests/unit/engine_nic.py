@@ -25,6 +25,7 @@ class Run:
     packets: int = 0
     retransmits: int = 0
     end: int = 0
+    open: bool = True
 
 
 @dataclass
@@ -55,11 +56,11 @@ class Nic:
         """Segments with n new bytes in all; again: seen before, they bring nothing new."""
         run = self.runs.get(id(wire))
         if again:
-            if run is not None:
+            if run is not None and run.open:
                 run.packets += packets
                 run.retransmits += packets
             return
-        if run is None or run.from_client != from_client:
+        if run is None or not run.open or run.from_client != from_client:
             self._emit(wire, from_client, seq, t, 0)
             run = self.runs[id(wire)] = Run(from_client, seq)
         run.bytes += n
@@ -68,13 +69,17 @@ class Nic:
 
     def silence(self, wire: Wire, t: int) -> None:
         """The sweep finds that nothing passed for some time."""
-        if id(wire) in self.runs:
-            self._emit(wire, True, 0, t, ENDS)
+        self._end(wire, t, 0)
 
     def close(self, wire: Wire, t: int, reset: bool = False) -> None:
-        if self.runs.get(id(wire)) is not None:
-            self._emit(wire, True, 0, t, ENDS | (RESET if reset else 0))
-            del self.runs[id(wire)]
+        self._end(wire, t, RESET if reset else 0)
+        self.runs.pop(id(wire), None)
+
+    def _end(self, wire: Wire, t: int, flags: int) -> None:
+        run = self.runs.get(id(wire))
+        if run is not None and run.open:
+            self._emit(wire, not run.from_client, 0, t, ENDS | flags)
+            run.open = False
 
     def _emit(self, wire: Wire, from_client: bool, seq: int, t: int, flags: int) -> None:
         before = self.runs.get(id(wire))
@@ -82,7 +87,7 @@ class Nic:
         src, dst = ends if from_client else ends[::-1]
         outer = self.outer if from_client else self.outer[::-1]
         values: dict[str, int | bytes] = {}
-        if before is not None:
+        if before is not None and before.open:
             values = {
                 "prev_bytes": before.bytes, "prev_end_ns": before.end, "prev_seq": before.seq,
                 "prev_packets": before.packets, "prev_retransmits": before.retransmits,
