@@ -295,6 +295,8 @@ cdef class Points:
         last.egress = (ev.hdr.flags & ZS_NIC_EGRESS) != 0
         if f.before.there:
             self.hold_on(f)
+            if not f.ref and f.connection and f.before.side == f.asker:
+                self.wait(f)     # the process's record may come a little later
         if f.done.there:
             if f.connection and f.before.there:
                 key = request_key(f.connection, f.before.seq)
@@ -516,6 +518,8 @@ cdef class Points:
             if f == NULL:
                 continue
             f.waiting = 0
+            if f.before.there and not f.last.told:
+                self.hold_on(f)
             if f.done.there and self.known(f.done.key) and self.hops.ended_ns(f.done.key) == 0 and now < f.seen_ns + IDLE_MOST_NS:
                 self.wait(f)     # n_waits is at most i: it is written where it was read
                 continue

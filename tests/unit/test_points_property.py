@@ -125,7 +125,7 @@ def judge(world: World, spans: list[Span]) -> int:
     return found
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(20))
 def test_any_order_of_arrival(seed: int) -> None:
     world, rig, spans = run(f"order/{seed}", 0)
     assert judge(world, spans) == len(world.truth)
@@ -134,7 +134,7 @@ def test_any_order_of_arrival(seed: int) -> None:
 
 
 @pytest.mark.parametrize("loss", [0.01, 0.1, 0.4])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(8))
 def test_records_lost_and_flows_evicted(seed: int, loss: float) -> None:
     world, rig, spans = run(f"loss/{seed}/{loss}", loss)
     assert judge(world, spans) < len(world.truth) * 1.01
