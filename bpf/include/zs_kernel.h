@@ -35,6 +35,7 @@ enum {
 enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_SK_STORAGE = 24,
 	BPF_MAP_TYPE_RINGBUF = 27,
 };
@@ -44,6 +45,8 @@ enum {
 	BPF_RB_NO_WAKEUP = 1,
 	BPF_SK_STORAGE_GET_F_CREATE = 1,
 };
+
+#define BPF_F_CURRENT_NETNS (-1L)
 
 #define AF_INET 2
 #define AF_INET6 10
@@ -83,6 +86,7 @@ struct ns_common {
 
 struct net {
 	struct ns_common ns;
+	__u64 net_cookie;
 };
 
 typedef struct {
@@ -124,6 +128,14 @@ struct tcp_sock {
 	__u64 bytes_acked;
 	__u64 bytes_sent;
 	__u64 bytes_retrans;
+};
+
+struct net_device {
+	possible_net_t nd_net;
+};
+
+struct sk_buff {
+	struct net_device *dev;
 };
 
 struct file;

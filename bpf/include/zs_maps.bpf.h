@@ -3,17 +3,13 @@
 #ifndef ZS_MAPS_BPF_H
 #define ZS_MAPS_BPF_H
 
-#include "zs_kernel.h"
-#include <bpf/bpf_helpers.h>
+#include "zs_ring.bpf.h"
 
 /* Set by the loader before the programs are loaded: the verifier drops what they rule out. */
 const volatile __u32 zs_self_tgid = 0; /* the agent's own messages are never reported */
 const volatile __u32 zs_payload_bytes = ZS_PAYLOAD_DEFAULT;
 const volatile __u32 zs_large_bytes = 0; /* the same for the ports in zs_large_port; 0: there are none */
 const volatile __u32 zs_filters = 0; /* enum zs_filter */
-
-/* Never read. tests/unit/test_abi.py compares the records' BTF with what the agent was compiled with. */
-const union zs_record *const volatile zs_record_types = NULL;
 
 /* What is remembered of a connection: one per socket, freed with it. */
 struct zs_state {
@@ -50,18 +46,6 @@ struct zs_state {
 };
 
 struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 8 << 20); /* the loader sets capture.ring_bytes */
-} zs_ring SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, ZS_CNT_MAX);
-	__type(key, __u32);
-	__type(value, __u64);
-} zs_counts SEC(".maps");
-
-struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
@@ -96,20 +80,6 @@ ZS_FILTER_MAP(zs_filter_cgroup, __u64);
 ZS_FILTER_MAP(zs_filter_netns, __u32);
 ZS_FILTER_MAP(zs_large_port, __u16); /* no filter: ports whose messages are copied further */
 
-/* Atomic, although per CPU: a packet's interrupt may close a connection between the load and the store. */
-static __always_inline void zs_count_many(__u32 id, __u64 many)
-{
-	__u64 *n = bpf_map_lookup_elem(&zs_counts, &id);
-
-	if (n)
-		__sync_fetch_and_add(n, many);
-}
-
-static __always_inline void zs_count(__u32 id)
-{
-	zs_count_many(id, 1);
-}
-
 static __always_inline __u64 zs_new_id(void)
 {
 	__u32 zero = 0;
@@ -119,13 +89,6 @@ static __always_inline __u64 zs_new_id(void)
 		return 0;
 	(*next)++;
 	return ((__u64)(bpf_get_smp_processor_id() + 1) << 48) | (*next & ((1ULL << 48) - 1));
-}
-
-/* A wake-up for each record would cost five times the record; the agent drains by a timer. */
-static __always_inline void zs_submit(void *record)
-{
-	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
-	zs_count(ZS_CNT_EMITTED);
 }
 
 #endif

@@ -74,6 +74,7 @@ cdef extern from "bpf/libbpf.h" nogil:
     int bpf_link__destroy(bpf_link *link)
     int bpf_map__fd(const bpf_map *map)
     int bpf_map__set_max_entries(bpf_map *map, uint32_t n)
+    int bpf_map__reuse_fd(bpf_map *map, int fd)
     uint32_t bpf_map__max_entries(const bpf_map *map)
     uint32_t bpf_map__value_size(const bpf_map *map)
     void *bpf_map__initial_value(bpf_map *map, size_t *size)
@@ -91,8 +92,34 @@ cdef extern from * nogil:
         info.map.map_fd = map_fd;
         return bpf_program__attach_iter(prog, &opts);
     }
+    static int zs_attach_interface(int prog_fd, int ifindex, int attach_type, unsigned flags)
+    {
+        LIBBPF_OPTS(bpf_link_create_opts, opts, .flags = flags);
+        return bpf_link_create(prog_fd, ifindex, attach_type, &opts);
+    }
+    static int zs_run_packet(int prog_fd, const void *packet, unsigned size, unsigned gso_segs, unsigned gso_size,
+                             int repeat, unsigned *answer, unsigned *ns)
+    {
+        struct __sk_buff skb;
+        LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = packet, .data_size_in = size, .repeat = repeat);
+        int err;
+        memset(&skb, 0, sizeof(skb));
+        skb.gso_segs = gso_segs;
+        skb.gso_size = gso_size;
+        if (gso_segs || gso_size) {
+            opts.ctx_in = &skb;
+            opts.ctx_size_in = sizeof(skb);
+        }
+        err = bpf_prog_test_run_opts(prog_fd, &opts);
+        *answer = opts.retval;
+        *ns = opts.duration;
+        return err;
+    }
     """
     bpf_link *zs_attach_map_iter(const bpf_program *prog, int map_fd)
+    int zs_attach_interface(int prog_fd, int ifindex, int attach_type, unsigned int flags)
+    int zs_run_packet(int prog_fd, const void *packet, unsigned int size, unsigned int gso_segs, unsigned int gso_size,
+                      int repeat, unsigned int *answer, unsigned int *ns)
     int bpf_map_update_elem(int fd, const void *key, const void *value, unsigned long long flags)
     int bpf_map_delete_elem(int fd, const void *key)
     int bpf_map_lookup_elem(int fd, const void *key, void *value)
@@ -191,8 +218,8 @@ cdef class Object:
             p = bpf_object__next_program(self.obj, p)
         return out
 
-    def set_constant(self, str name, int value):
-        """Sets a `const volatile` 32-bit variable; before load(). KeyError if there is none of that name."""
+    def set_constant(self, str name, value):
+        """Sets a `const volatile` variable of 32 or 64 bits; before load(). KeyError if there is none of that name."""
         cdef btf *b = bpf_object__btf(self.obj)
         cdef int id = btf__find_by_name_kind(b, b".rodata", BTF_KIND_DATASEC)
         cdef const btf_type *sec
@@ -200,7 +227,7 @@ cdef class Object:
         cdef bpf_map *m = bpf_object__find_map_by_name(self.obj, b".rodata")
         cdef uint8_t *data
         cdef size_t size = 0
-        cdef uint32_t word = value
+        cdef unsigned long long word = value
         cdef unsigned int i
         raw = name.encode()
         if id > 0 and m != NULL:
@@ -208,16 +235,33 @@ cdef class Object:
             v = btf_var_secinfos(sec)
             data = <uint8_t *>bpf_map__initial_value(m, &size)
             for i in range(btf_vlen(sec)):
-                if strcmp(zs_btf_name(b, v[i].type), raw) == 0 and v[i].size == 4 and v[i].offset + 4 <= size:
-                    memcpy(data + v[i].offset, &word, 4)
+                if (strcmp(zs_btf_name(b, v[i].type), raw) == 0 and v[i].size in (4, 8)
+                        and v[i].offset + v[i].size <= size):
+                    if word >> 8 * v[i].size - 1 > 1:
+                        raise OverflowError(f"constant {name} has {v[i].size} bytes: {value}")
+                    memcpy(data + v[i].offset, &word, v[i].size)  # the first bytes: x86-64 and arm64 are little-endian
                     return
-        raise KeyError(f"{self.path} has no 32-bit constant {name!r}")
+        raise KeyError(f"{self.path} has no constant {name!r} of 32 or 64 bits")
 
     def set_max_entries(self, str name, uint32_t n):
         """Size of a map; before load()."""
         cdef int err = bpf_map__set_max_entries(self._map(name), n)
         if err:
             raise failure(err, f"sizing map {name} to {n}")
+
+    def share(self, str name, int fd):
+        """Uses a map of another object (its fd) in place of this object's own; before load()."""
+        cdef int err = bpf_map__reuse_fd(self._map(name), fd)
+        if err:
+            raise failure(err, f"sharing map {name}")
+
+    def program_fd(self, str program):
+        """Of a loaded program: for attach_interface(), SO_ATTACH_BPF and test runs. It is the object's: do not close."""
+        raw = program.encode()
+        cdef bpf_program *p = bpf_object__find_program_by_name(self.obj, raw)
+        if p == NULL:
+            raise KeyError(f"{self.path} has no program {program!r}")
+        return bpf_program__fd(p)
 
     def set_autoload(self, str program, bint wanted):
         raw = program.encode()
@@ -320,3 +364,30 @@ def run_iter(int link_fd):
             pass
     finally:
         os.close(fd)
+
+
+def attach_interface(int prog_fd, int ifindex, int attach_type, unsigned int flags=0):
+    """Attaches a tc program by tcx (Linux 6.6) to an interface of the calling thread's network namespace.
+
+    attach_type: enum bpf_attach_type, BPF_TCX_INGRESS or BPF_TCX_EGRESS. Returns the link's fd: close it to detach.
+    """
+    cdef int fd = zs_attach_interface(prog_fd, ifindex, attach_type, flags)
+    if fd < 0:
+        raise failure(fd, f"attaching to interface {ifindex}")
+    return fd
+
+
+def run_packet(int prog_fd, bytes packet, unsigned int gso_segs=0, unsigned int gso_size=0, int repeat=1):
+    """Runs a program once (or more) on a packet of the caller's making; (what it returned, ns of one run on average).
+
+    BPF_PROG_TEST_RUN: the packet begins with an Ethernet header and seems to come from the namespace's loopback device.
+    """
+    cdef unsigned int answer = 0, ns = 0
+    cdef const char *data = packet
+    cdef unsigned int size = len(packet)
+    cdef int err
+    with nogil:
+        err = zs_run_packet(prog_fd, data, size, gso_segs, gso_size, repeat, &answer, &ns)
+    if err:
+        raise failure(err, f"running a program on {size} bytes")
+    return answer, ns
