@@ -1,9 +1,10 @@
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from zerospan.exporter.metrics.red import Red
 from zerospan.exporter.metrics.routes import Routes
 from zerospan.exporter.process import ProcessInfo
+from zerospan.exporter.source.interfaces import Interface
 
 Signal = Literal["traces", "logs", "loki"]
 
@@ -25,6 +26,7 @@ class Interfaces:
         role: Literal["pod", "node", "tunnel"],
         inside: bool = False,
     ) -> None: ...
+    def replace(self, table: Mapping[tuple[int, int], Interface]) -> None: ...
     def remove(self, netns_cookie: int, ifindex: int) -> None: ...
     def __len__(self) -> int: ...
 

@@ -35,6 +35,7 @@ from zerospan.exporter.sinks.console import TreeSink
 from zerospan.exporter.sinks.prometheus import MetricsServer
 from zerospan.exporter.source import replay as steps
 from zerospan.exporter.source.capture import Capture, Filters
+from zerospan.exporter.source.nic import Nics
 from zerospan.exporter.source.recording import Describe, Tape
 from zerospan.exporter.source.replay import Replay
 
@@ -60,6 +61,7 @@ class Pipeline:
     sinks: list[Sink]
     describer: Describer
     capture: Capture | None = None
+    nics: Nics | None = None  # points of the way; watched from start() on
     metrics: MetricsServer | None = None
     control: ControlServer | None = None
     tape: Tape | None = None
@@ -70,6 +72,7 @@ class Pipeline:
     _thread: threading.Thread | None = None
     _stopping: threading.Event = field(default_factory=threading.Event)
     _described: int = 0
+    _interfaces: int = 0  # generation of the interfaces that the engine knows
     _kernel: dict[str, int] = field(default_factory=dict)
     failure: BaseException | None = None
     _finished: bool = False  # every span has left the engine
@@ -83,11 +86,15 @@ class Pipeline:
         for server in (self.metrics, self.control):
             if server is not None:
                 server.start()
+        if self.nics is not None:
+            self.nics.start()
         self._thread = threading.Thread(target=self._run, name="drain")
         self._thread.start()
 
     def stop(self, deadline_s: float = STOP_S) -> Ledger:
         """Takes the hooks off, drains what they wrote, lets every span go, flushes the sinks. Returns the ledger."""
+        if self.nics is not None:
+            self.nics.stop()
         if self.capture is not None:
             self.capture.detach()
         self._stopping.set()
@@ -149,6 +156,9 @@ class Pipeline:
             now, offset = time.monotonic_ns(), wall_offset()
             if tape is not None:
                 tape.tick(now, offset)
+            if self.nics is not None and self._interfaces != self.nics.generation:
+                self._interfaces = self.nics.generation
+                self.engine.interfaces.replace(self.nics.interfaces())
             self.put(self.engine.tick(now, offset))
             if now - swept >= sweep_ns:
                 swept = now

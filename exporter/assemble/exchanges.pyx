@@ -325,9 +325,6 @@ cdef class Exchanges(FlowTable):
             f.checked += 1
             if self.is_own(f.key):
                 self.counts[N_DROP_OWN] += 1
-                if o.told:
-                    self.requests.unref(r.key)
-                    o.told = 0
                 f.dead = 1
                 self.forget(o)
                 return self.abandon(f, N_DROP_OWN)
@@ -336,9 +333,6 @@ cdef class Exchanges(FlowTable):
         to = self.hold.push(size, self.now.time_ns + self.hold_ns, self.now.time_ns + self.max_hold_ns)
         if to == NULL:
             self.counts[N_DROP_OPEN_FULL] += 1
-            if o.told:
-                self.requests.unref(r.key)
-                o.told = 0
         else:
             copy_span(to, o, route, size)
             to.held = o.told

@@ -30,6 +30,7 @@ cdef class Interfaces:
     cdef list keep           # owns the texts, by index
     cdef object told         # deque of what set() and remove() said
     cdef dict index
+    cdef dict table          # what replace() was given last
     cdef uint64_t keep_ns
 
     # Takes in what was told since. Called by the engine's thread before it handles records.

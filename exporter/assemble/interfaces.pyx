@@ -24,6 +24,7 @@ cdef class Interfaces:
     def __cinit__(self, double keep_s=120.0):
         self.told = deque()
         self.index = {}
+        self.table = {}
         self.keep = [None]
         self.keep_ns = <uint64_t>(keep_s * 1e9)
         self.cap = 64
@@ -53,6 +54,15 @@ cdef class Interfaces:
     def remove(self, netns_cookie, ifindex):
         """The interface is gone."""
         self.told.append(((int(netns_cookie), int(ifindex)), ROLE_NONE, False, None))
+
+    def replace(self, table):
+        """All interfaces that there are: (netns_cookie, ifindex) -> source.interfaces.Interface. Tells only what has changed."""
+        for key in self.table.keys() - table.keys():
+            self.remove(*key)
+        for key, i in table.items():
+            if self.table.get(key) != i:
+                self.set(*key, i.name, i.netns_name or str(i.netns), i.mac, i.kind, i.role, i.inside)
+        self.table = dict(table)
 
     def __len__(self):
         """Interfaces that are there, as far as they were taken in."""

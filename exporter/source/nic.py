@@ -342,6 +342,7 @@ class Nics:
                     peer_ifindex=link.peer if pair else 0,
                     peer_netns=other if pair else 0,
                     hook=held[0],
+                    inside=inode not in found,
                 )
         return out
 

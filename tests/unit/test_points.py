@@ -191,6 +191,19 @@ def test_no_process_was_seen(rig: RigMaker) -> None:
     assert r.counts["nic_unmatched"] == r.counts["seen"] == 8
 
 
+def test_the_agents_own_requests_have_no_points(rig: RigMaker) -> None:
+    """Points never count on the span of a process that was dropped."""
+    r = rig(CURL, Process(60, "zerospan", agent=True))
+    wire = Wire(r.kernel, (CURL, 11), (Process(60, "zerospan", agent=True), 60))
+    nic = Nic(r.kernel, 1, 2, "eth0", "pod", True, inside=True)
+    r.engine.interfaces.set(*nic.told)
+    way = Way(wire, [(nic, 5 * US)], 10 * US)
+    t = way.pass_on("server", ok(), way.pass_on("client", get("/metrics"), START) + MS)
+    way.close(t + MS)
+    assert r.run(5) == []
+    assert (r.counts["nic_unmatched"], r.counts["own"]) == (1, 1)
+
+
 def test_interfaces_of_which_nothing_is_known(rig: RigMaker) -> None:
     r, way = start(rig)
     t = way.pass_on("server", ok(), way.pass_on("client", get("/x"), START) + MS)
