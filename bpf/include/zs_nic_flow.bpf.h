@@ -19,6 +19,7 @@ const volatile __u64 zs_nic_netns_cookie = 0; /* of the one namespace; 0: look a
 /* Weak, and never reached where a constant says the namespace: older kernels do not have it. */
 extern void *bpf_cast_to_kern_ctx(void *ctx) __weak __ksym;
 
+#define ZS_NIC_JUMP ((1 << 30) - 65536) /* RFC 7323: a window is at most 1 GiB */
 #define ZS_NIC_TRIES 8 /* runs of a connection at which its socket is looked for */
 
 struct bpf_sock_tuple {
@@ -380,6 +381,11 @@ static __always_inline void zs_nic_data(struct __sk_buff *asker, const struct zs
 		st->hole_end = 0;
 	} else {
 		start = mine->high;
+	}
+	if ((__s32)(seq - start) > ZS_NIC_JUMP) {
+		start = seq; /* no window is that large */
+		st->hole = 0;
+		st->hole_end = 0;
 	}
 	if ((__s32)(seq - start) > 0 && st->hole == st->hole_end) {
 		st->hole = start;

@@ -17,7 +17,7 @@ from zerospan.exporter.config import Config, ConfigError, ring_size
 from zerospan.exporter.config.model import MIN_RING_BYTES, Files, Filter
 from zerospan.exporter.config.rules import listen_address
 from zerospan.exporter.config.secret import Url
-from zerospan.exporter.source import bpf, capture
+from zerospan.exporter.source import bpf, capture, nic
 from zerospan.exporter.terminal import paint, wants_color
 
 EPILOG = """examples:
@@ -53,6 +53,8 @@ def main(args: argparse.Namespace) -> int:
         findings.append(Finding("config", "fail", str(e), "see `zerospan config --schema`"))
     hooks, tried = layouts(config, machine.may_load(names))
     findings += tried
+    if machine.may_load(names):
+        findings.append(interfaces(config))
     findings += [filters(config), ring(config)]
     if not args.no_sinks:
         findings += sinks(config)
@@ -82,6 +84,18 @@ def layouts(config: Config, may_load: bool) -> tuple[str, list[Finding]]:
             chosen = layout
             out.append(Finding(name, "ok", "loads and attaches; USED"))
     return chosen, out
+
+
+def interfaces(config: Config) -> Finding:
+    """How the programs for network interfaces would be attached."""
+    reasons = {way: nic.missing(way) for way in nic.WAYS}
+    fit = [way for way, why in reasons.items() if not why]
+    lacking = "; ".join(f"{way}: {why}" for way, why in reasons.items() if why)
+    if not fit:
+        return Finding("NIC points", "warn" if config.capture.nic else "info", f"no: {lacking}")
+    share = f"capture.nic is {config.capture.nic:g}" if config.capture.nic else "capture.nic is off"
+    text = f"{fit[0]} ({share}); would work, too: {', '.join(fit[1:]) or 'nothing'}"
+    return Finding("NIC points", "ok", f"{text}; {lacking}" if lacking else text)
 
 
 def load(layout: str) -> str:

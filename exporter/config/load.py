@@ -33,6 +33,7 @@ def load(path: str | None, env: Mapping[str, str], overrides: Mapping[str, Any] 
     for key, value in given.items():
         tree.set(key, value, "command line")
 
+    _switches(tree.values)
     wrong: list[str] = []
     shape.check(shape.root(Config), tree.values, (), lambda at, text: wrong.append(tree.problem(at, text)))
     if wrong:
@@ -42,6 +43,14 @@ def load(path: str | None, env: Mapping[str, str], overrides: Mapping[str, Any] 
     if wrong:
         raise ConfigError(wrong)
     return config
+
+
+def _switches(values: dict[str, Any]) -> None:
+    """Numbers for the words of keys that are a share and a switch; YAML 1.1 reads `on` and `off` as true and false."""
+    for section, key in shape.SWITCHES:
+        below = values.get(section)
+        if isinstance(below, dict) and isinstance(below.get(key), bool | str):
+            below[key] = {False: 0, True: 1, "off": 0, "on": 1}.get(below[key], below[key])
 
 
 def describe(config: Config) -> dict[str, Any]:

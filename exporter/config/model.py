@@ -46,6 +46,14 @@ class Capture(Section, frozen=True):
         Meta(description="Ports whose messages are copied up to 16 KiB, e.g. of a database."),
     ] = ()
     drain_ms: Annotated[int, Meta(ge=1, le=1000, description="Time between two drains of the ring.")] = 8
+    nic: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="Points at network interfaces: `off`, `on`, or the share of connections that are told of.",
+        ),
+    ] = 0
     sweep_ms: Annotated[
         int,
         Meta(ge=10, le=60_000, description="Time between two sweeps for time-outs, holds and dead connections."),

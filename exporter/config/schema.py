@@ -24,6 +24,10 @@ BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->"
 def schema() -> dict[str, Any]:
     """The schema of the YAML file. Accepts what `load` accepts as to keys, types and ranges."""
     made = msgspec.json.schema(Config, schema_hook=_secret)
+    for section, key in shape.SWITCHES:
+        rule = made["$defs"][section.capitalize()]["properties"][key]
+        number = {name: rule.pop(name) for name in ("type", "minimum", "maximum")}
+        rule["anyOf"] = [number, {"enum": [True, False, "on", "off"]}]
     for definition in made["$defs"].values():
         for name, rule in definition.get("properties", {}).items():
             if "$ref" in rule and name not in definition.get("required", ()):  # "capture:" with nothing below it

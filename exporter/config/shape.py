@@ -15,6 +15,7 @@ from zerospan.exporter.config.secret import Secret, Url
 
 Path = tuple[str, ...]
 Complain = Callable[[Path, str], None]
+SWITCHES = (("capture", "nic"),)  # numbers from 0 to 1 that may be written `off` and `on`, too
 SHOWN = 60  # characters of a wrong value in a message
 
 

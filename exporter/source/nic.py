@@ -23,6 +23,7 @@ from zerospan.exporter.source.netns import CLONE_NEWNET, Namespace, find, initia
 
 log = logging.getLogger(__name__)
 
+WAYS = nic_attach.WAYS  # in order of preference
 RESCAN_S = 1.0
 RESCAN_SHARE = 0.02  # of one core, at most: a machine with very many processes is looked at less often
 START_S = 10.0
@@ -40,7 +41,7 @@ class Programs:
         self._shared = {"zs_ring": ring_fd, "zs_counts": counts_fd}
         self._share = min(max(int(share * (1 << 32)) - 1, 0), 0xFFFFFFFF)
         self._flows = flows
-        self._of: dict[int, bpf.Object] = {}
+        self._of: dict[tuple[int, tuple[str, ...]], bpf.Object] = {}
         self._one: bpf.Object | None = None
         self.reason = "one object for each namespace was asked for"
         if not each:
@@ -51,19 +52,21 @@ class Programs:
                 log.info("NIC points: one object for each namespace, since one for all does not load: %s", e)
         if self._one is None:
             try:
-                self._maps = self._load((1 << 64) - 1)  # a cookie that no namespace has; it keeps the maps
+                self._maps = self._load(1, ())  # no program: it keeps the maps
             except OSError as e:
                 raise CaptureError(f"NIC points: {e}") from e
         else:
             self._maps = self._one
 
-    def _load(self, cookie: int) -> bpf.Object:
+    def _load(self, cookie: int, only: tuple[str, ...] | None = None) -> bpf.Object:
         made = bpf.Object(object_path("nic"))
         try:
             for name, fd in self._shared.items():
                 made.share(name, fd)
             if KEPT[0] not in self._shared:
                 made.set_max_entries(KEPT[0], self._flows)
+            for name, _ in made.programs():
+                made.set_autoload(name, only is None or name in only)
             made.set_constant("zs_nic_share", self._share)
             made.set_constant("zs_nic_netns_cookie", cookie)
             made.load()
@@ -74,18 +77,18 @@ class Programs:
             self._shared.setdefault(name, made.map_fd(name))
         return made
 
-    def of(self, cookie: int) -> bpf.Object:
-        """The programs for the interfaces of a namespace. OSError if they do not load."""
+    def of(self, cookie: int, programs: tuple[str, ...]) -> bpf.Object:
+        """An object with these programs, for the interfaces of a namespace. OSError if they do not load."""
         if self._one is not None:
             return self._one
-        if cookie not in self._of:
-            self._of[cookie] = self._load(cookie)
-        return self._of[cookie]
+        if (cookie, programs) not in self._of:
+            self._of[cookie, programs] = self._load(cookie, programs)
+        return self._of[cookie, programs]
 
     def forget(self, cookie: int) -> None:
         """The namespace is gone."""
-        if made := self._of.pop(cookie, None):
-            made.close()
+        for at in [at for at in self._of if at[0] == cookie]:
+            self._of.pop(at).close()
 
     @property
     def maps(self) -> bpf.Object:
@@ -131,7 +134,7 @@ class Nics:
         if not 0 < share <= 1:
             raise CaptureError(f"capture.nic: a share is more than 0 and at most 1, not {share}")
         self._only = frozenset(netns_inode(name) for name in netns)
-        self._ways = nic_attach.WAYS if way == "auto" else (way,)
+        self._ways = WAYS if way == "auto" else (way,)
         self._lo = lo
         self._programs = Programs(
             capture.object.map_fd("zs_ring"), capture.object.map_fd("zs_counts"), share, flows, each
@@ -300,7 +303,7 @@ class Nics:
                 why = []
                 for way in self._ways:
                     try:
-                        programs = self._programs.of(place.ns.cookie)
+                        programs = self._programs.of(place.ns.cookie, nic_attach.needed(way, link.ethernet))
                         made = nic_attach.attach(way, programs, link.ifindex, link.name, link.ethernet)
                     except OSError as e:
                         if e.errno == errno.ENODEV:
@@ -397,6 +400,8 @@ def _try(way: str, said: list[str]) -> None:
             made.set_max_entries("zs_ring", 65536)
             made.set_max_entries("zs_nic_flows", 1024)
             made.set_constant("zs_nic_netns_cookie", 1)
+            for name, _ in made.programs():
+                made.set_autoload(name, name in nic_attach.needed(way, True))
             made.load()
             nic_attach.attach(way, made, 1, "lo", True).close()
         finally:

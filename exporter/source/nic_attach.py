@@ -172,6 +172,11 @@ def program(which: str, ethernet: bool) -> str:
     return f"zs_nic_{which}" if ethernet else f"zs_nic_raw_{which}"
 
 
+def needed(way: str, ethernet: bool) -> tuple[str, ...]:
+    """The programs that a way attaches."""
+    return tuple(program(which, ethernet) for which in (("tap",) if way == "packet" else ("in", "out")))
+
+
 def attach(way: str, programs: bpf.Object, ifindex: int, name: str, ethernet: bool) -> Attachment:
     """Attaches in one of the WAYS to an interface of the calling thread's namespace."""
     if way == "tcx":

@@ -32,7 +32,7 @@ class Points:
 
     def counted(self) -> dict[str, int]:
         now = self.capture.counters()
-        return {k: v - self.before[k] for k, v in now.items() if v != self.before[k]}
+        return {k: v - self.before[k] for k, v in now.items() if v != self.before[k] and "nic" in k}
 
     def interface(self, netns: str, name: str) -> Interface:
         assert self.nics is not None

@@ -33,6 +33,7 @@ def nics(request: pytest.FixtureRequest, net: Net, capture: Capture) -> Iterator
     way, _, each = request.param.partition("-")
     made = Nics(capture, netns=net.names, way=way, each=bool(each))
     made.start()
+    until(lambda: len(made.interfaces()) == 8, 60)
     yield made
     made.stop()
 
@@ -78,7 +79,7 @@ def test_every_point_tells_every_run(net: Net, points: Points, family: int) -> N
     assert not {k for k in counted if k.startswith("ring_full") or k in ("nic_malformed", "nic_table_full")}, counted
 
 
-def test_older_connection(net: Net, capture: Capture) -> None:
+def test_older_connection(net: Net) -> None:
     """Begun before anything was attached: the ends know the sequence numbers from their sockets, the rest none."""
     place, far, between = places(net)[0], places(net)[-1], places(net)[1]
     tap = net.tap(*place[:2])
@@ -86,6 +87,7 @@ def test_older_connection(net: Net, capture: Capture) -> None:
     for _ in range(3):
         c.exchange(100, 2000)
     syn = tap.isns(c.port)
+    capture = Capture(filters=NOBODY)
     nics = Nics(capture, netns=net.names, way="tcx")
     nics.start()
     try:
@@ -108,10 +110,12 @@ def test_older_connection(net: Net, capture: Capture) -> None:
         assert points.counted()["nic_midway"] >= 8
     finally:
         nics.stop()
+        capture.close()
 
 
 def drop(net: Net, rule: str) -> None:
-    table = f"table netdev zs {{ chain c {{ type filter hook ingress device vethp priority 0; {rule} drop; }} }}"
+    hook = "type filter hook ingress device vethp priority 0;"
+    table = "\n".join(("table netdev zs {", "chain c {", hook, f"{rule} drop", "}", "}", ""))
     done = subprocess.run(
         ["ip", "netns", "exec", net.node[0], "nft", "-f", "-"], input=table, capture_output=True, text=True
     )

@@ -29,6 +29,9 @@ def test_every_key_has_a_description_and_unknown_keys_are_refused() -> None:
 GOOD = [
     "{}",
     "capture:",
+    "capture: {nic: on}",
+    "capture: {nic: 'off'}",
+    "capture: {nic: 0.25}",
     "otlp: {traces: null, logs: {endpoint: 'http://x'}}",
     "otlp: {traces: {endpoint: x, protocol: grpc, headers: {a: b}, tls: {insecure: true}, timeout_s: 0.5}}",
     "loki: {url: 'http://x', labels: {a: b}, tenant: null}",
@@ -40,6 +43,8 @@ BAD = [
     "capture: {ring_bytes: 0}",
     "capture: {payload_bytes: 20000}",
     "capture: {hooks: x}",
+    "capture: {nic: 1.5}",
+    "capture: {nic: some}",
     "privacy: {mask: 'yes please'}",
     "filter: {port: [0]}",
     "filter: {port: null}",

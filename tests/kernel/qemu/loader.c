@@ -22,6 +22,7 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <net/if.h>
 #include "zs_abi.h"
 
 #define ROUNDS 20
@@ -158,8 +159,8 @@ static void traffic(int family)
 	_exit(0);
 }
 
-/* A `const volatile` 32-bit variable of the object, as capture.py sets it. */
-static void set_constant(struct bpf_object *obj, const char *variable, zs_u32 value)
+/* A `const volatile` variable of the object, as capture.py sets it. */
+static void set_constant(struct bpf_object *obj, const char *variable, zs_u64 value)
 {
 	const struct btf *btf = bpf_object__btf(obj);
 	const struct btf_type *section =
@@ -170,7 +171,7 @@ static void set_constant(struct bpf_object *obj, const char *variable, zs_u32 va
 
 	for (int i = 0; v && i < btf_vlen(section); i++)
 		if (!strcmp(btf__name_by_offset(btf, btf__type_by_id(btf, v[i].type)->name_off), variable)) {
-			memcpy(data + v[i].offset, &value, sizeof(value));
+			memcpy(data + v[i].offset, &value, v[i].size);
 			return;
 		}
 	errno = ENOENT;
@@ -211,6 +212,65 @@ static void attach(struct bpf_object *obj)
 	}
 }
 
+static unsigned nic_runs, nic_ends, nic_wrong;
+
+static int on_nic(void *ctx, void *data, size_t size)
+{
+	const struct zs_nic *r = data;
+
+	(void)ctx;
+	if (size != sizeof(*r) || r->hdr.kind != ZS_NIC || r->netns_cookie != 7 || !r->isn_connecting || !r->role)
+		nic_wrong++;
+	else if (r->hdr.flags & ZS_NIC_END)
+		nic_ends++;
+	else
+		nic_runs++;
+	if (r->prev_end_ns && r->prev_bytes != strlen(REQUEST) && r->prev_bytes != strlen(ANSWER))
+		nic_wrong++;
+	return 0;
+}
+
+/* The programs for interfaces, by clsact on the loopback device, where each packet is seen going out and coming in. */
+static int interfaces(const char *path)
+{
+	static const int families[] = {AF_INET, AF_INET6};
+	struct bpf_object *obj = bpf_object__open_file(path, NULL);
+	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = if_nametoindex("lo"), .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
+	struct ring_buffer *ring;
+	int status;
+
+	if (!obj)
+		failed("open");
+	set_constant(obj, "zs_nic_netns_cookie", 7);
+	if (bpf_object__load(obj))
+		failed("load");
+	if (bpf_tc_hook_create(&hook))
+		failed("clsact");
+	for (int i = 0; i < 2; i++) {
+		LIBBPF_OPTS(bpf_tc_opts, opts);
+		const char *program = i ? "zs_nic_out" : "zs_nic_in";
+
+		opts.prog_fd = bpf_program__fd(bpf_object__find_program_by_name(obj, program));
+		hook.attach_point = i ? BPF_TC_EGRESS : BPF_TC_INGRESS;
+		if (bpf_tc_attach(&hook, &opts))
+			failed("attach");
+	}
+	ring = ring_buffer__new(bpf_object__find_map_fd_by_name(obj, "zs_ring"), on_nic, NULL, NULL);
+	if (!ring)
+		failed("ring");
+	for (int i = 0; i < 2; i++) {
+		if (!fork())
+			traffic(families[i]);
+		if (wait(&status) < 0 || status)
+			failed("traffic");
+	}
+	ring_buffer__consume(ring);
+	printf("RESULT %s %s: %u runs, %u ends, %u wrong\n", name,
+	       nic_runs == 2 * 2 * 2 * ROUNDS && nic_ends == 4 && !nic_wrong ? "ok" : "failed", nic_runs, nic_ends,
+	       nic_wrong);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	static const int families[] = {AF_INET, AF_INET6};
@@ -222,6 +282,8 @@ int main(int argc, char **argv)
 	if (argc != 2)
 		return 2;
 	name = strrchr(argv[1], '/') ? strrchr(argv[1], '/') + 1 : argv[1];
+	if (!strcmp(name, "nic.bpf.o"))
+		return interfaces(argv[1]);
 	bpf_object__close(load(argv[1], 1, 0, 0));
 	bpf_object__close(load(argv[1], ZS_PAYLOAD_MAX, 0, 0));
 	bpf_object__close(load(argv[1], ZS_PAYLOAD_DEFAULT, ZS_PAYLOAD_MAX, all));
