@@ -41,23 +41,20 @@ int zs_nic_raw_out(struct __sk_buff *skb)
 	return ZS_NEXT;
 }
 
-/* Returns 0: the socket's queue stays empty. */
+/*
+ * Returns 0: the socket's queue stays empty. Kernels before 6.8 take a filter of at most net.core.optmem_max bytes, 20 KiB
+ * unless it was set: so there is one copy of the code in it.
+ */
 SEC("socket")
 int zs_nic_tap(struct __sk_buff *skb)
 {
-	if (skb->pkt_type == PACKET_OUTGOING)
-		zs_nic_packet(skb, true, true, false);
-	else
-		zs_nic_packet(skb, true, false, false);
+	zs_nic_packet(skb, true, skb->pkt_type == PACKET_OUTGOING, false);
 	return 0;
 }
 
 SEC("socket")
 int zs_nic_raw_tap(struct __sk_buff *skb)
 {
-	if (skb->pkt_type == PACKET_OUTGOING)
-		zs_nic_packet(skb, false, true, false);
-	else
-		zs_nic_packet(skb, false, false, false);
+	zs_nic_packet(skb, false, skb->pkt_type == PACKET_OUTGOING, false);
 	return 0;
 }

@@ -225,8 +225,10 @@ struct zs_nic {
 	X(UNREAD, "udp_unread", "datagrams skipped: no user memory to read (splice, io_uring)") \
 	X(LOST_NIC, "ring_full_nic", "records of network interfaces lost to a full ring buffer") \
 	X(NIC_NO_STATE, "nic_table_full", "segments at interfaces left out: no memory for their connection's state") \
-	X(NIC_MIDWAY, "nic_midway", "connections met at an interface without their SYN: older, or evicted from the table") \
-	X(NIC_MALFORMED, "nic_malformed", "packets at interfaces left out: headers cut short, lengths that do not fit") \
+	X(NIC_MIDWAY, "nic_midway", \
+	  "connections met at an interface without their SYN: older, or evicted from the table") \
+	X(NIC_MALFORMED, "nic_malformed", \
+	  "packets at interfaces left out: headers cut short, lengths that do not fit") \
 	X(NIC_LEFT_OUT, "nic_left_out", "runs at interfaces left out: outside the share, or the agent's own")
 
 enum zs_counter {

@@ -22,7 +22,8 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <net/if.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include "zs_abi.h"
 
 #define ROUNDS 20
@@ -230,12 +231,16 @@ static int on_nic(void *ctx, void *data, size_t size)
 	return 0;
 }
 
-/* The programs for interfaces, by clsact on the loopback device, where each packet is seen going out and coming in. */
+/*
+ * The programs for interfaces. All must load; one is attached by a packet socket (clsact is a module in Debian) to the
+ * loopback device, where each packet is seen going out and coming in.
+ */
 static int interfaces(const char *path)
 {
 	static const int families[] = {AF_INET, AF_INET6};
 	struct bpf_object *obj = bpf_object__open_file(path, NULL);
-	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = if_nametoindex("lo"), .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
+	struct sockaddr_ll lo = {.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL), .sll_ifindex = 1};
+	int tap = socket(AF_PACKET, SOCK_RAW, 0), program;
 	struct ring_buffer *ring;
 	int status;
 
@@ -244,17 +249,10 @@ static int interfaces(const char *path)
 	set_constant(obj, "zs_nic_netns_cookie", 7);
 	if (bpf_object__load(obj))
 		failed("load");
-	if (bpf_tc_hook_create(&hook))
-		failed("clsact");
-	for (int i = 0; i < 2; i++) {
-		LIBBPF_OPTS(bpf_tc_opts, opts);
-		const char *program = i ? "zs_nic_out" : "zs_nic_in";
-
-		opts.prog_fd = bpf_program__fd(bpf_object__find_program_by_name(obj, program));
-		hook.attach_point = i ? BPF_TC_EGRESS : BPF_TC_INGRESS;
-		if (bpf_tc_attach(&hook, &opts))
-			failed("attach");
-	}
+	program = bpf_program__fd(bpf_object__find_program_by_name(obj, "zs_nic_tap"));
+	if (setsockopt(tap, SOL_SOCKET, SO_ATTACH_BPF, &program, sizeof(program)) ||
+	    bind(tap, (struct sockaddr *)&lo, sizeof(lo)))
+		failed("packet socket");
 	ring = ring_buffer__new(bpf_object__find_map_fd_by_name(obj, "zs_ring"), on_nic, NULL, NULL);
 	if (!ring)
 		failed("ring");
