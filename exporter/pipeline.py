@@ -165,6 +165,8 @@ class Pipeline:
                 if self.capture is not None:
                     with contextlib.suppress(OSError):  # detached meanwhile: the end is near
                         self.capture.sweep()
+                        if self.nics is not None:
+                            self.nics.sweep()
                     lost, before = sum(n for name, n in self.kernel().items() if name.startswith("ring_full")), lost
                     if lost != before:
                         self.engine.lossy(now)
@@ -246,6 +248,7 @@ class Pipeline:
             "dropped": now.dropped,
             "in_flight": now.in_flight,
             "kernel": kernel,
+            "nic": self.nics.status() if self.nics is not None else None,
             "pipeline": self.engine.counts(),
             "links": self.engine.links(),
             "memory_bytes": self.engine.memory(),
@@ -325,6 +328,9 @@ def build(
             network=network_info(describer.host),
         )
         pipeline = Pipeline(config, engine, sinks, describer, capture, tape=tape, replay=replay)
+        if capture is not None and config.capture.nic:
+            pipeline.nics = Nics(capture, netns=config.filter.netns, share=config.capture.nic)
+            undo.callback(pipeline.nics.stop)
         if replay is not None:
             pipeline._kernel = replay.kernel
         if config.metrics.listen is not None:
