@@ -1,7 +1,7 @@
 """Whose spans those of network interfaces are: a resource of the host, not of a process.
 
-One service for all of them ("zerospan-network"): Tempo shows spans by service, and the interfaces of a host are neither the
-client's nor the server's. The host is in its resource, the interface in the span. Used by the pipeline for the engine.
+One service for all of them ("zerospan-network"): Tempo shows spans by service, and the interfaces of a host are neither
+the client's nor the server's. The host is in its resource, the interface in the span. Used by the pipeline.
 """
 
 from collections.abc import Mapping

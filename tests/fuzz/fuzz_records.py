@@ -45,7 +45,14 @@ PROCESSES = [
     Process(60, "zerospan", agent=True),
 ]
 KNOWN = {p.tgid: p for p in PROCESSES}
-LIMITS = {"max_connections": 64, "max_open_bytes": 65536, "hold_bytes": 1, "registry_bytes": 65536, "points_bytes": 65536, "hops_bytes": 65536}
+LIMITS = {
+    "max_connections": 64,
+    "max_open_bytes": 65536,
+    "hold_bytes": 1,
+    "registry_bytes": 65536,
+    "points_bytes": 65536,
+    "hops_bytes": 65536,
+}
 HOLD_MAX = 2 * 2 * (1 << 20) + 4096  # two queues of the least size
 PLACES = [(1, 2), (1, 3), (2**64 - 1, 2**32 - 1)]  # interfaces: namespace, index
 INTERESTING = [0, 1, 2, 3, 7, 8, 63, 64, 255, 256, 512, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1]
@@ -68,7 +75,9 @@ class Tally:
 
 def nic(rng: random.Random, kernel: Kernel) -> Nic:
     """Some interface."""
-    tunnel: dict[str, Any] = {"tunnel": VXLAN, "vni": 7, "outer": ("192.0.2.1", "192.0.2.2")} if rng.random() < 0.5 else {}
+    tunnel: dict[str, Any] = (
+        {"tunnel": VXLAN, "vni": 7, "outer": ("192.0.2.1", "192.0.2.2")} if rng.random() < 0.5 else {}
+    )
     role = rng.choice(["pod", "node", "tunnel"])
     place = rng.choice(PLACES)
     return Nic(kernel, *place, "eth0", role, rng.random() < 0.5, isns=rng.random() < 0.8, **tunnel)

@@ -1,4 +1,4 @@
-"""Every interface on the way of a request between pods on two nodes: real packets through veth, bridge, VXLAN and uplink."""
+"""Every interface on the way of a request between pods on two nodes: real packets, real tunnel."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ class H(http.server.BaseHTTPRequestHandler):
         if self.path == "/slow":
             time.sleep(0.4)
         body = b"x" * (200000 if self.path == "/large" else 2)
-        self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers(); self.wfile.write(body)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body))); self.end_headers(); self.wfile.write(body)
     def log_message(self, *a): pass
 http.server.ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), H).serve_forever()
 """
@@ -85,7 +86,12 @@ class Agent:
 @pytest.fixture
 def agent(net: Net, tmp_path: Path) -> Iterator[Agent]:
     file = tmp_path / "traces.jsonl"
-    config = Config(run_dir=str(tmp_path / "run"), capture=Capture(nic=1.0), filter=Filter(netns=net.names), files=Files(traces=str(file)))
+    config = Config(
+        run_dir=str(tmp_path / "run"),
+        capture=Capture(nic=1.0),
+        filter=Filter(netns=net.names),
+        files=Files(traces=str(file)),
+    )
     pipeline = build(config, control=False)
     pipeline.start()
     try:
@@ -168,14 +174,17 @@ def test_every_point_of_the_way(net: Net, agent: Agent, server: None) -> None:
         shares = hops(client)
         assert sum(shares.values()) == length(client) and len(shares) == 5, shares
     shares = hops(trace(found, "/slow")[0])
-    # head and body are two writes: Nagle's algorithm may keep the body for the client's delayed ACK, in the server's host
-    assert shares["server_process"] > 395 * MS and shares["server_process"] + shares["server_host"] > 0.98 * sum(shares.values())
+    # head and body are two writes: Nagle's algorithm may keep the body in the server's host
+    assert shares["server_process"] > 395 * MS and shares["server_process"] + shares["server_host"] > 0.98 * sum(
+        shares.values()
+    )
 
 
 def test_an_idle_connection_tells_its_last_answer(net: Net, agent: Agent, server: None) -> None:
     """Keep-alive without a further request: silence ends the answer, before the call's span leaves."""
     with subprocess.Popen(
-        ["ip", "netns", "exec", net.pod[0], sys.executable, "-c", IDLE, net.address[1], str(PORT)], stdin=subprocess.PIPE
+        ["ip", "netns", "exec", net.pod[0], sys.executable, "-c", IDLE, net.address[1], str(PORT)],
+        stdin=subprocess.PIPE,
     ) as client:
         found = agent.until(lambda s: sum(x["kind"] == INTERNAL for x in s) >= 8)
         assert client.poll() is None
@@ -188,7 +197,7 @@ def test_an_idle_connection_tells_its_last_answer(net: Net, agent: Agent, server
 
 
 def test_the_network_between_the_nodes_is_slow(net: Net, agent: Agent, server: None) -> None:
-    """150 ms there and 150 ms back between the uplinks: the client is slow, its server is not, and the network is named."""
+    """150 ms each way between the uplinks: client slow, server not, and the network is named."""
     tc = ("tc", "qdisc", "add", "dev", "eth0", "root", "netem", "delay", "150ms")
     done = [subprocess.run(["ip", "netns", "exec", n, *tc], capture_output=True, text=True) for n in net.node]
     if any(d.returncode for d in done):
@@ -218,5 +227,3 @@ def test_the_server_does_not_accept(net: Net, agent: Agent) -> None:
     shares = hops(client)
     assert sum(shares.values()) == length(client)
     assert shares["server_host"] > 0.9 * length(client) > 400 * MS, shares
-
-

@@ -1,6 +1,6 @@
 """What the kernel programs at network interfaces would write: packets in, runs out, in Python.
 
-A second implementation of what bpf/include/zs_abi.h says of struct zs_nic, so that tests of points of the way feed what a
+A second implementation of what bpf/include/zs_abi.h says of struct zs_nic, so that tests feed what a
 conversation gives there. Used by test_points*.py and the fuzzer. Times are ns of CLOCK_MONOTONIC.
 """
 
@@ -50,9 +50,20 @@ class Nic:
     def told(self) -> tuple[int, int, str, str, str, str, str, bool]:
         """What Interfaces.set() takes."""
         kind = {"tunnel": "vxlan", "node": "ether", "pod": "veth"}[self.role]
-        return (self.cookie, self.ifindex, self.name, f"ns{self.cookie}", "02:00:00:00:00:01", kind, self.role, self.inside)
+        return (
+            self.cookie,
+            self.ifindex,
+            self.name,
+            f"ns{self.cookie}",
+            "02:00:00:00:00:01",
+            kind,
+            self.role,
+            self.inside,
+        )
 
-    def packet(self, wire: Wire, from_client: bool, seq: int, n: int, t: int, packets: int = 1, again: bool = False) -> None:
+    def packet(
+        self, wire: Wire, from_client: bool, seq: int, n: int, t: int, packets: int = 1, again: bool = False
+    ) -> None:
         """Segments with n new bytes in all; again: seen before, they bring nothing new."""
         run = self.runs.get(id(wire))
         if again:
@@ -118,11 +129,13 @@ class Path:
     to_server: int  # time between the processes
     sent: list[int] = field(default_factory=lambda: [0, 0])  # bytes of the server, of the client
 
-    def pass_on(self, who: str, data: bytes, t: int, *, last: int = 0, read_late: int = 0, lossy: Nic | None = None) -> int:
+    def pass_on(
+        self, who: str, data: bytes, t: int, *, last: int = 0, read_late: int = 0, lossy: Nic | None = None
+    ) -> int:
         """One call's bytes, all in segments at once. Returns when the other process has read them.
 
-        last: time from the first to the last segment. read_late: time in the reader's socket. lossy: an interface after which the
-        first segment was lost, and sent again.
+        last: time from the first to the last segment. read_late: time in the reader's socket. lossy: an interface behind
+        which the first segment was lost, and sent again.
         """
         client = who == "client"
         wire, size = self.wire, len(data)

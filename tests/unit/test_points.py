@@ -1,4 +1,4 @@
-"""Points of the way: spans of network interfaces and zerospan.hop.*, from records to OTLP, against what the packets did."""
+"""Points of the way: spans of network interfaces and zerospan.hop.* against what the packets did."""
 
 from __future__ import annotations
 
@@ -9,10 +9,27 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from engine_kit import (  # noqa: F401 engines is the fixture
-    CLIENT, M64, MS, SERVER, START, US, Rig, RigMaker, S, Span, client_id, engines, get, hash64, ok, request_key, server_id,
+from engine_kit import (
+    CLIENT,
+    M64,
+    MS,
+    SERVER,
+    START,
+    US,
+    Rig,
+    RigMaker,
+    S,
+    Span,
+    client_id,
+    engines,
+    get,
+    hash64,
+    ok,
+    request_key,
+    server_id,
 )  # fmt: skip
-from engine_nic import VXLAN, Nic, Path as Way
+from engine_nic import VXLAN, Nic
+from engine_nic import Path as Way
 from engine_wire import Process, Wire
 
 from zerospan.exporter.metrics.exposition import Exposition
@@ -25,7 +42,7 @@ HOPS = ("client_process", "client_host", "network", "server_host", "server_proce
 
 
 def two_nodes(kernel: Any, *, isns: bool = True) -> list[tuple[Nic, int]]:
-    """Client's pod, both ends of its veth, tunnel device and uplink of its node, then the same of the server's in reverse order."""
+    """Both ends of the client's veth, tunnel device and uplink of its node; the server's in reverse order."""
     tunnel = {"tunnel": VXLAN, "vni": 42, "outer": ("192.0.2.1", "192.0.2.2")}
     nics = [
         (Nic(kernel, 1, 2, "eth0", "pod", True, inside=True), 10 * US),
@@ -45,7 +62,9 @@ def two_nodes(kernel: Any, *, isns: bool = True) -> list[tuple[Nic, int]]:
 ROLES = ["client.pod"] * 2 + ["client.node"] * 2 + ["server.node"] * 2 + ["server.pod"] * 2
 
 
-def start(rig: RigMaker, *, watch: str = "both", isns: bool = True, known: bool = True, **options: Any) -> tuple[Rig, Way]:
+def start(
+    rig: RigMaker, *, watch: str = "both", isns: bool = True, known: bool = True, **options: Any
+) -> tuple[Rig, Way]:
     r = rig(CURL, SHOP, **options)
     wire = Wire(r.kernel, (CURL, 11), (SHOP, 21), addresses=("10.1.0.2", "10.2.0.2"), watch=watch, known=known)
     nics = two_nodes(r.kernel, isns=isns)
@@ -105,7 +124,7 @@ def test_each_point_of_the_way_is_a_span_of_the_same_trace(rig: RigMaker) -> Non
 
 @pytest.mark.parametrize("where", ["client_process", "client_host", "network", "server_host", "server_process"])
 def test_the_slow_place_is_named(rig: RigMaker, where: str) -> None:
-    """Client slow, server not: where is the time? 200 ms are spent in one place, there and back; the answer names it."""
+    """Client slow, server not: where is the time? 200 ms are spent in one place; the answer names it."""
     r, way = start(rig)
     extra, late, work = 100 * MS, 0, 2 * MS
     if where in ("client_host", "network", "server_host"):
@@ -161,14 +180,16 @@ def test_keep_alive_and_silence(rig: RigMaker) -> None:
 
 
 def test_an_end_that_is_never_told(rig: RigMaker) -> None:
-    """An idle connection of whose last answer nothing more is heard: spans all the same, ended by the process, without sizes
-    of the answer; hops are those of the processes alone."""
+    """An idle connection of whose last answer nothing more is heard: spans all the same, ended by the process,
+    without sizes of the answer; hops are those of the processes alone."""
     r, way = start(rig)
     t = way.pass_on("server", ok(), way.pass_on("client", get("/idle"), START) + MS)
     spans = r.run(30)
     found = points(spans)
     assert len(found) == 8
-    assert all("zerospan.response.bytes" not in s.attributes and s.attributes["zerospan.request.packets"] == 1 for s in found)
+    assert all(
+        "zerospan.response.bytes" not in s.attributes and s.attributes["zerospan.request.packets"] == 1 for s in found
+    )
     assert {s.trace_id for s in found} == {one(spans, CLIENT).trace_id}
     assert all(s.end <= t for s in found)
     assert set(hops(one(spans, CLIENT))) == {"network", "server_process"}
@@ -281,7 +302,10 @@ def test_retransmits_are_those_of_this_request(rig: RigMaker) -> None:
     way.close(t + MS)
     spans = r.run(5)
     calls = {s.span_id: s.path for s in spans if s.kind == CLIENT}
-    retransmits = {p: [s.attributes["zerospan.tcp.retransmits"] for s in points(spans) if calls[s.parent_id] == p] for p in calls.values()}
+    retransmits = {
+        p: [s.attributes["zerospan.tcp.retransmits"] for s in points(spans) if calls[s.parent_id] == p]
+        for p in calls.values()
+    }
     assert retransmits == {"/0": [0] * 8, "/1": [1] * 4 + [0] * 4}
 
 
@@ -456,7 +480,9 @@ def test_no_metrics_and_no_log_lines(rig: RigMaker) -> None:
         ({2: 120, 3: 80, 4: 85, 6: 99}, (0, 20, 0, 0, 80)),  # clamped to what is outside
     ],
 )  # fmt: skip
-def test_missing_points_merge_into_their_neighbours(rig: RigMaker, known: dict[int, int], expected: tuple[int | None, ...]) -> None:
+def test_missing_points_merge_into_their_neighbours(
+    rig: RigMaker, known: dict[int, int], expected: tuple[int | None, ...]
+) -> None:
     r = rig(CURL)
     for point, took in known.items():
         r.engine.hops.import_remote(5, point, took * MS // 10)

@@ -1,5 +1,5 @@
-"""Random ways of random requests: whatever order records arrive in and whatever is lost, no span of an interface is at a wrong
-request, and zerospan.hop.* sum to the CLIENT span."""
+"""Random ways of random requests: whatever order records arrive in and whatever is lost, no span of an interface is at a
+wrong request, and zerospan.hop.* sum to the CLIENT span."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from engine_kit import CLIENT, MS, START, US, Rig, S, Span, get, ok
-from engine_nic import Nic, Path as Way
+from engine_nic import Nic
+from engine_nic import Path as Way
 from engine_wire import Kernel, Process, Record, Wire
 
 INTERNAL = 1
@@ -27,7 +28,9 @@ class World:
     rng: random.Random
     kernel: Kernel = field(default_factory=Kernel)
     nics: list[tuple[Nic, int]] = field(default_factory=list)
-    truth: dict[tuple[str, int, int], tuple[int, int]] = field(default_factory=dict)  # path, cookie, ifindex -> start, end
+    truth: dict[tuple[str, int, int], tuple[int, int]] = field(
+        default_factory=dict
+    )  # path, cookie, ifindex -> start, end
 
     def interfaces(self) -> None:
         away = 0
@@ -65,7 +68,7 @@ class World:
 
 
 def shuffled(rng: random.Random, records: list[Record]) -> list[Record]:
-    """Records of processes and of each interface stay in their order; how they mix is at random within some milliseconds."""
+    """Records of processes and of each interface stay in order; how they mix is at random within some ms."""
     streams: dict[object, list[Record]] = {}
     for record in records:
         nic = record.struct == "zs_nic"
@@ -104,7 +107,7 @@ def run(seed: str, loss: float) -> tuple[World, Rig, list[Span]]:
 
 
 def judge(world: World, spans: list[Span]) -> int:
-    """AssertionError if a span of an interface is at the wrong request, or says what did not happen. How many there are."""
+    """AssertionError if a span of an interface is at the wrong request, or says what did not happen."""
     known = {s.span_id: s for s in spans}
     found = 0
     for span in spans:
