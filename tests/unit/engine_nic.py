@@ -134,7 +134,7 @@ class Path:
     ) -> int:
         """One call's bytes, all in segments at once. Returns when the other process has read them.
 
-        last: time from the first to the last segment. read_late: time in the reader's socket. lossy: an interface behind
+        last: from first to last segment. read_late: time in the reader's socket. lossy: an interface behind
         which the first segment was lost, and sent again.
         """
         client = who == "client"

@@ -1,4 +1,4 @@
-"""Random ways of random requests: whatever order records arrive in and whatever is lost, no span of an interface is at a
+"""Random requests: whatever order records arrive in and whatever is lost, no span of an interface is at a
 wrong request, and zerospan.hop.* sum to the CLIENT span."""
 
 from __future__ import annotations
