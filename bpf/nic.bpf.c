@@ -7,6 +7,7 @@
  * network header on.
  */
 #include "zs_nic_flow.bpf.h"
+#include "zs_nic_sweep.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";
 

@@ -3,11 +3,14 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from zerospan.exporter.assemble.flows cimport Flows
+from zerospan.exporter.assemble.interfaces cimport Interfaces
+from zerospan.exporter.assemble.points cimport Points
 from zerospan.exporter.assemble.processes cimport Processes
 from zerospan.exporter.assemble.span cimport SpanContext, SpanRec
 from zerospan.exporter.encode.batch cimport BatchEncoder
 from zerospan.exporter.link.cause cimport Causes
 from zerospan.exporter.link.hold cimport Held, Hold
+from zerospan.exporter.link.hops cimport Hops
 from zerospan.exporter.link.requests cimport Request, Requests
 from zerospan.exporter.link.shared cimport Shared
 from zerospan.exporter.metrics.red cimport Red
@@ -22,9 +25,13 @@ cdef class Engine:
     cdef readonly Processes processes
     cdef readonly Routes routes
     cdef readonly Red red
+    cdef readonly Interfaces interfaces  # the points of this host
+    cdef readonly Points points
+    cdef readonly Hops hops
     cdef readonly Hold hold      # spans in the order in which they ended
     cdef readonly Hold later     # those whose chain was not known when their hold ended
     cdef Source source
+    cdef object network
     cdef uint64_t *tally         # the counters of flows
     cdef BatchEncoder traces
     cdef BatchEncoder logs
@@ -46,4 +53,6 @@ cdef class Engine:
     cdef int let_go(self, uint64_t now, bint everything) except -1 nogil
     # Whether it left; 0 if it must wait for its chain.
     cdef int leave(self, SpanRec *r, uint64_t now, bint must) noexcept nogil
+    # The same for the span of a network interface, once its trace is known.
+    cdef int leave_point(self, SpanRec *r, SpanContext *c, const Request *known) noexcept nogil
     cdef bint full(self) noexcept nogil

@@ -1,10 +1,11 @@
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from zerospan.exporter.link.shared import Shared
 from zerospan.exporter.metrics.red import Red
 from zerospan.exporter.metrics.routes import Routes
 from zerospan.exporter.process import ProcessInfo
+from zerospan.exporter.source.interfaces import Interface
 
 Signal = Literal["traces", "logs", "loki"]
 
@@ -14,8 +15,31 @@ class Processes:
     def tgids(self) -> list[int]: ...
     def service_names(self) -> dict[int, str]: ...
 
+class Interfaces:
+    def set(
+        self,
+        netns_cookie: int,
+        ifindex: int,
+        name: str,
+        netns: str,
+        mac: str,
+        kind: str,
+        role: Literal["pod", "node", "tunnel"],
+        inside: bool = False,
+    ) -> None: ...
+    def replace(self, table: Mapping[tuple[int, int], Interface]) -> None: ...
+    def remove(self, netns_cookie: int, ifindex: int) -> None: ...
+    def __len__(self) -> int: ...
+
+class Hops:
+    def import_remote(self, key: int, point: int, duration_ns: int) -> None: ...
+    def export(self, key: int) -> list[tuple[int, int]]: ...
+    def shares(self, key: int, total: int) -> dict[str, int]: ...
+
 class Engine:
     processes: Processes
+    interfaces: Interfaces
+    hops: Hops
     routes: Routes
     red: Red
     shared: Shared | None
@@ -41,6 +65,9 @@ class Engine:
         honour_sampling: bool = True,
         sdk_client_spans: Literal["child", "omit"] = "child",
         shared: Shared | None = None,
+        network: ProcessInfo = ...,
+        points_bytes: int = ...,
+        hops_bytes: int = ...,
     ) -> None: ...
     def tick(self, now: int, wall_offset: int) -> list[tuple[Signal, memoryview, int]]: ...
     def settle(self, now: int) -> None: ...

@@ -9,21 +9,26 @@ recording runs through the same code at its own pace.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from zerospan.exporter.assemble.interfaces cimport ROLE_POD
+from zerospan.exporter.assemble.nic_part cimport NIC_EGRESS, NicPart, nic_part
+from zerospan.exporter.assemble.points cimport has_process, point_id, point_of
 from zerospan.exporter.assemble.processes cimport Proc
 from zerospan.exporter.assemble.span cimport (
-    KIND_CLIENT, KIND_SERVER, LINK_DNS_ID, LINK_ISN, LINK_NONE, LINK_TRACEPARENT, SpanContext, SpanRec,
+    KIND_CLIENT, KIND_INTERNAL, KIND_SERVER, LINK_DNS_ID, LINK_ISN, LINK_NONE, LINK_TRACEPARENT, SpanContext, SpanRec,
 )
 from zerospan.exporter.link.hold cimport CHUNK
 from zerospan.exporter.link.context cimport (
     Name, context_beside, context_cause, context_changed, context_name, context_own, context_parent, sdk_span,
 )
-from zerospan.exporter.link.ids cimport POINT_CLIENT_PROCESS, POINT_SERVER_PROCESS, span_id
+from zerospan.exporter.link.ids cimport POINT_CLIENT_PROCESS, POINT_GATEWAY_NODE, POINT_SERVER_PROCESS, Point, span_id
 from zerospan.exporter.link.requests cimport Request
 from zerospan.exporter.selfmon.counters cimport (
-    N_DROP_ENCODE, N_DROP_NOT_SAMPLED, N_DROP_SDK_SPAN, N_DROP_SELFTEST, N_HOLD_EARLY, N_HOLD_WAITED, N_LINKED, N_MAX,
-    N_RELEASED, N_SEEN, N_UNLINKED,
+    N_DROP_ENCODE, N_DROP_NIC_UNMATCHED, N_DROP_NOT_SAMPLED, N_DROP_SDK_SPAN, N_DROP_SELFTEST, N_HOLD_EARLY, N_HOLD_WAITED,
+    N_LINKED, N_MAX, N_RELEASED, N_SEEN, N_UNLINKED,
 )
+from zerospan.exporter.link.sequences cimport Sequences
 from zerospan.exporter.encode.batch import BatchEncoder
+from zerospan.exporter.process.network import NETWORK
 from zerospan.exporter.selfmon.counters import DROPS, NAMES
 
 cdef enum:
@@ -33,13 +38,16 @@ cdef enum:
 cdef class Engine:
     """source: where records come from. describe: see Processes. signals: of "traces", "logs", "loki", those that a sink takes.
 
+    network: ProcessInfo of spans of network interfaces; points_bytes, hops_bytes: bounds of the tables that these need.
+
     Sizes in bytes, times in seconds; the meaning of each is that of the configuration key of its name.
     """
 
     def __init__(self, Source source, describe, *, signals=("traces",), self_tgid=0, mask=True, timeout_s=60.0,
                  max_connections=131072, max_open_bytes=32 << 20, route_limit=200, hold_s=2.0, max_hold_s=30.0,
                  hold_bytes=32 << 20, registry_bytes=48 << 20, red=None, batch_bytes=1 << 20, flush_s=1.0,
-                 honour_sampling=True, sdk_client_spans="child", Shared shared=None):
+                 honour_sampling=True, sdk_client_spans="child", Shared shared=None, network=NETWORK,
+                 points_bytes=32 << 20, hops_bytes=16 << 20):
         self.source = source
         self.requests = Requests(registry_bytes)
         self.requests.changed = context_changed
@@ -51,7 +59,12 @@ cdef class Engine:
         self.processes = Processes(describe)
         self.routes = Routes(limit=route_limit)
         self.red = Red() if red is None else red
-        self.flows = Flows(self.requests, self.causes, self.hold, self.processes, self.routes,
+        self.interfaces = Interfaces(keep_s=4 * max_hold_s)
+        self.hops = Hops(hops_bytes, max(max_hold_s / 2, 5.0))
+        self.points = Points(self.requests, self.hold, self.interfaces, self.hops, Sequences(), points_bytes,
+                             hold_s, max_hold_s)
+        self.network = network
+        self.flows = Flows(self.requests, self.causes, self.hold, self.processes, self.routes, self.points,
                            max_connections=max_connections, max_open_bytes=max_open_bytes, timeout_s=timeout_s,
                            hold_s=hold_s, max_hold_s=max_hold_s, mask=mask, self_tgid=self_tgid)
         self.shared = shared
@@ -76,6 +89,10 @@ cdef class Engine:
         """
         cdef int more = 1
         self.wall_offset = <uint64_t>wall_offset
+        if self.interfaces.told:
+            self.interfaces.update(now)
+            if self.points.proc == 0:
+                self.points.proc = self.processes.add(self.network)
         out = []
         if self.shared is not None:
             self.shared.turn(now)
@@ -147,7 +164,8 @@ cdef class Engine:
         return {"registry": self.requests.nbytes(), "causes": self.causes.nbytes(),
                 **({"shared": self.shared.nbytes()} if self.shared is not None else {}),
                 "hold": self.hold.nbytes + self.later.nbytes, "open": self.flows.open_bytes,
-                "ends": self.flows.ends.nbytes()}
+                "ends": self.flows.ends.nbytes(),
+                "points": self.points.nbytes() + self.points.sequences.nbytes(), "hops": self.hops.nbytes()}
 
     def links(self):
         return {"disagreements": self.causes.disagreements, "ambiguous": self.causes.ambiguous,
@@ -155,7 +173,8 @@ cdef class Engine:
                 "calls_forgotten": self.causes.calls_forgotten, "ids_refused": self.causes.ids_refused,
                 "registry_refused": self.requests.refused,
                 "contexts_disputed": self.requests.contexts_disputed, "contexts_late": self.requests.contexts_late,
-                "registry_entries": self.requests.n, "threads": self.causes.n, "connections": self.flows.n}
+                "registry_entries": self.requests.n, "threads": self.causes.n, "connections": self.flows.n,
+                "connections_at_interfaces": self.points.n, "hops_forgotten": self.hops.forgotten}
 
     cdef bint full(self) noexcept nogil:
         return (self.traces.size >= self.batch_bytes or self.logs.size >= self.batch_bytes
@@ -226,6 +245,11 @@ cdef class Engine:
         cdef uint64_t cause = 0
         cdef bint lost = False, sdk = known != NULL and self.omit_sdk_spans and sdk_span(self.requests, known)
         cdef bint unsampled = False
+        if r.kind == KIND_INTERNAL and not has_process(known):
+            self.tally[N_DROP_NIC_UNMATCHED] += 1
+            if r.held:
+                self.requests.unref(r.key)
+            return 1
         memset(&c, 0, sizeof(c))
         c.wall_offset = self.wall_offset
         if not context_name(self.requests, self.processes.procs, r.key, must, &name):
@@ -233,6 +257,9 @@ cdef class Engine:
         memcpy(c.trace_id, name.trace_id, 16)
         c.trace_flags = name.trace_flags
         unsampled = name.unsampled and self.requests.honour_sampling
+        if r.kind == KIND_INTERNAL:
+            c.untraced = unsampled
+            return self.leave_point(r, &c, known)
         c.span_id = span_id(r.key, POINT_CLIENT_PROCESS if r.kind == KIND_CLIENT else POINT_SERVER_PROCESS)
         if known != NULL:
             if r.kind == KIND_SERVER:
@@ -262,6 +289,8 @@ cdef class Engine:
             if c.parent_id == 0 and context_own(known):
                 c.parent_id = context_parent(self.requests, known)
                 c.method = LINK_TRACEPARENT + known.wire - 1
+        if r.kind == KIND_CLIENT and self.hops.active and r.end_ns > r.start_ns:
+            c.hops = self.hops.split(r.key, r.end_ns - r.start_ns, <uint64_t *>c.hop)
         if c.peer_proc:
             peer = &self.processes.procs[c.peer_proc]
         if me.hidden or (peer != NULL and peer.hidden):
@@ -279,6 +308,33 @@ cdef class Engine:
                     lost = True
             self.tally[N_DROP_ENCODE if lost else N_DROP_NOT_SAMPLED if unsampled else
                        N_DROP_SDK_SPAN if sdk else N_RELEASED] += 1
+        if r.held:
+            self.requests.unref(r.key)
+        return 1
+
+    cdef int leave_point(self, SpanRec *r, SpanContext *c, const Request *known) noexcept nogil:
+        """No metrics and no log line: the processes' spans made these. Child of the CLIENT span, of the SERVER span where no client
+        process was seen."""
+        cdef const NicPart *part = nic_part(r)
+        cdef const Proc *procs = self.processes.procs
+        cdef bint omitted = self.omit_sdk_spans and sdk_span(self.requests, known)
+        cdef Point point = point_of(self.interfaces, part.interface, part.flags & NIC_EGRESS)
+        c.nic = &self.interfaces.all[part.interface]
+        if c.nic.role != ROLE_POD and not known.client_proc and not known.server_proc:
+            point = POINT_GATEWAY_NODE   # another agent knows the request: it only passes here
+        c.point = point
+        c.span_id = point_id(r.key, point, c.nic.netns_cookie, c.nic.ifindex, part.tunnel, (part.flags & NIC_EGRESS) != 0)
+        c.parent_id = span_id(r.key, POINT_CLIENT_PROCESS if known.client_proc and not omitted else POINT_SERVER_PROCESS)
+        c.method = LINK_ISN
+        c.peer_seen = True
+        if procs[known.client_proc].hidden or procs[known.server_proc].hidden:
+            self.tally[N_DROP_SELFTEST] += 1
+        elif c.untraced:
+            self.tally[N_DROP_NOT_SAMPLED] += 1
+        elif self.want_traces and self.traces.add(r, c, r.proc, &procs[r.proc], NULL) < 0:
+            self.tally[N_DROP_ENCODE] += 1
+        else:
+            self.tally[N_RELEASED] += 1
         if r.held:
             self.requests.unref(r.key)
         return 1

@@ -26,6 +26,7 @@ from zerospan.exporter.link.store import MEMORY
 from zerospan.exporter.metrics.exposition import Exposition
 from zerospan.exporter.metrics.red import Red
 from zerospan.exporter.process import Describer
+from zerospan.exporter.process.network import network_info
 from zerospan.exporter.selfmon.control import ControlServer
 from zerospan.exporter.selfmon.counters import DROPS
 from zerospan.exporter.selfmon.ledger import Ledger, ledger
@@ -37,6 +38,7 @@ from zerospan.exporter.sinks.console import TreeSink
 from zerospan.exporter.sinks.prometheus import MetricsServer
 from zerospan.exporter.source import replay as steps
 from zerospan.exporter.source.capture import Capture, Filters
+from zerospan.exporter.source.nic import Nics
 from zerospan.exporter.source.pace import Pace
 from zerospan.exporter.source.recording import Describe, Tape
 from zerospan.exporter.source.replay import Replay
@@ -64,6 +66,7 @@ class Pipeline:
     describer: Describer
     capture: Capture | None = None
     pace: Pace | None = None
+    nics: Nics | None = None  # points of the way; watched from start() on
     metrics: MetricsServer | None = None
     control: ControlServer | None = None
     exchange: Exchange | None = None  # with other hosts
@@ -75,6 +78,7 @@ class Pipeline:
     _thread: threading.Thread | None = None
     _stopping: threading.Event = field(default_factory=threading.Event)
     _described: int = 0
+    _interfaces: int = 0  # generation of the interfaces that the engine knows
     _kernel: dict[str, int] = field(default_factory=dict)
     failure: BaseException | None = None
     _finished: bool = False  # every span has left the engine
@@ -90,6 +94,8 @@ class Pipeline:
                 server.start()
         if self.exchange is not None:
             self.exchange.start()
+        if self.nics is not None:
+            self.nics.start()
         self._thread = threading.Thread(target=self._run, name="drain")
         self._thread.start()
         if self.pace is not None:
@@ -99,6 +105,8 @@ class Pipeline:
         """Takes the hooks off, drains what they wrote, lets every span go, flushes the sinks. Returns the ledger."""
         if self.pace is not None:
             self.pace.stop()
+        if self.nics is not None:
+            self.nics.stop()
         if self.capture is not None:
             self.capture.detach()
         self._stopping.set()
@@ -162,6 +170,9 @@ class Pipeline:
             now, offset = time.monotonic_ns(), wall_offset()
             if tape is not None:
                 tape.tick(now, offset)
+            if self.nics is not None and self._interfaces != self.nics.generation:
+                self._interfaces = self.nics.generation
+                self.engine.interfaces.replace(self.nics.interfaces())
             self.put(self.engine.tick(now, offset))
             if self.pace is not None:
                 self.pace.beat(max((sink.fill for sink in self.sinks), default=0.0))
@@ -170,6 +181,8 @@ class Pipeline:
                 if self.capture is not None:
                     with contextlib.suppress(OSError):  # detached meanwhile: the end is near
                         self.capture.sweep()
+                        if self.nics is not None:
+                            self.nics.sweep()
                     lost, before = sum(n for name, n in self.kernel().items() if name.startswith("ring_full")), lost
                     if lost != before:
                         self.engine.lossy(now)
@@ -222,7 +235,7 @@ class Pipeline:
         """target_info of processes that are new."""
         for index, info in self.engine.processes.known()[self._described :]:
             self._described += 1
-            if info is not None and not info.hidden:
+            if info is not None and info.target_info and not info.hidden:
                 self.engine.red.set_target_info(index, info.target_info)
 
     def kernel(self) -> dict[str, int]:
@@ -252,6 +265,7 @@ class Pipeline:
             "dropped": now.dropped,
             "in_flight": now.in_flight,
             "kernel": kernel,
+            "nic": self.nics.status() if self.nics is not None else None,
             "pipeline": self.engine.counts(),
             "links": self.engine.links(),
             "links_shared": self.exchange.status() if self.exchange is not None else None,
@@ -348,10 +362,14 @@ def build(
             sdk_client_spans=config.link.sdk_client_spans,
             red=red,
             shared=shared,
+            network=network_info(describer.host),
         )
         pace = Pace(capture.ring) if capture is not None and config.capture.yield_cpu else None
         pipeline = Pipeline(config, engine, sinks, describer, capture, pace, tape=tape, replay=replay)
         pipeline.exchange = exchange
+        if capture is not None and config.capture.nic:
+            pipeline.nics = Nics(capture, netns=config.filter.netns, share=config.capture.nic)
+            undo.callback(pipeline.nics.stop)
         if replay is not None:
             pipeline._kernel = replay.kernel
         if config.metrics.listen is not None:

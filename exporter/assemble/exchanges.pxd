@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from zerospan.exporter.assemble.points cimport Points
 from zerospan.exporter.assemble.span cimport SpanRec
 from zerospan.exporter.assemble.table cimport FlowTable, Flow, Open, Now
 from zerospan.exporter.link.cause cimport Causes, Profile
@@ -20,6 +21,7 @@ cdef class Exchanges(FlowTable):
     cdef Shared shared       # None: one host
     cdef Hold hold
     cdef Routes routes
+    cdef Points points
     cdef bint late           # a kept head is parsed: its bytes passed some time ago
     cdef Now now
 

@@ -67,7 +67,8 @@ cdef class Exchanges(FlowTable):
             # the server learns the client's port only when it answers: its key is made then
             r.key = hash64(hash64(m.id, o.name_hash), r.local_port) if r.kind == KIND_CLIENT else 0
         else:
-            r.key = request_key(f.key if f.key else hash64(f.conn_id, 0), f.run_seq + <uint32_t>at)
+            o.seq = f.run_seq + <uint32_t>at
+            r.key = request_key(f.key if f.key else hash64(f.conn_id, 0), o.seq)
         if f.tail == NULL:
             f.head = o
         else:
@@ -167,6 +168,8 @@ cdef class Exchanges(FlowTable):
                 if self.shared is not None:
                     self.share(f, r)
             return 0
+        if self.points.active:
+            self.points.sequences.put(o.seq, f.run_seq, r.key)
         if r.kind == KIND_SERVER:
             if m.request_id.n and not self.late:
                 self.causes.answer_names(hash_bytes(m.request_id.p, m.request_id.n, self.now.tgid), r.key)
@@ -375,9 +378,6 @@ cdef class Exchanges(FlowTable):
             f.checked += 1
             if self.is_own(f.key):
                 self.counts[N_DROP_OWN] += 1
-                if o.told:
-                    self.requests.unref(r.key)
-                    o.told = 0
                 f.dead = 1
                 self.forget(o)
                 return self.abandon(f, N_DROP_OWN)
@@ -387,13 +387,12 @@ cdef class Exchanges(FlowTable):
         to = self.hold.push(size, self.now.time_ns + self.hold_ns, self.now.time_ns + self.max_hold_ns)
         if to == NULL:
             self.counts[N_DROP_OPEN_FULL] += 1
-            if o.told:
-                self.requests.unref(r.key)
-                o.told = 0
         else:
             copy_span(to, o, route, peer, size)
             to.held = o.told
             o.told = 0   # the reference goes with the span
+            if self.points.active:
+                self.points.process_ended(to)
         self.forget(o)
         if f.head == NULL and f.passing == NULL and not f.closed_ns:
             self.unwait(f)

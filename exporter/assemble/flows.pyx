@@ -12,11 +12,12 @@ from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy, memset
 
 from zerospan.exporter.abi.events cimport (
-    ZS_CLOSE, ZS_CONN, ZS_CONNECT, ZS_DGRAM, ZS_F_CUT, ZS_F_GAP, ZS_MSG, ZS_PROGRESS, ZS_ROLE_ACCEPTING,
-    ZS_ROLE_CONNECTING, ZS_SEND, zs_close, zs_conn, zs_connect, zs_dgram, zs_hdr, zs_msg, zs_progress,
+    ZS_CLOSE, ZS_CONN, ZS_CONNECT, ZS_DGRAM, ZS_F_CUT, ZS_F_GAP, ZS_MSG, ZS_NIC, ZS_PROGRESS, ZS_ROLE_ACCEPTING,
+    ZS_ROLE_CONNECTING, ZS_SEND, zs_close, zs_conn, zs_connect, zs_dgram, zs_hdr, zs_msg, zs_nic, zs_progress,
 )
 from zerospan.exporter.assemble.exchanges cimport Exchanges
 from zerospan.exporter.assemble.operations cimport close_reason, span_of
+from zerospan.exporter.assemble.points cimport Points
 from zerospan.exporter.assemble.processes cimport Processes
 from zerospan.exporter.assemble.span cimport REASON_NOT_SEEN, REASON_TIMEOUT, SPAN_ERROR, SpanRec
 from zerospan.exporter.assemble.table cimport OWN_KEYS, Flow, Now
@@ -54,7 +55,7 @@ cdef enum:
 cdef class Flows(Exchanges):
     """max_connections, max_open_bytes, timeout_s: configuration `assemble`; hold_s, max_hold_s: `link`."""
 
-    def __cinit__(self, Requests requests, Causes causes, Hold hold, Processes processes, Routes routes,
+    def __cinit__(self, Requests requests, Causes causes, Hold hold, Processes processes, Routes routes, Points points,
                   uint64_t max_connections=131072, uint64_t max_open_bytes=32 << 20, double timeout_s=60.0,
                   double hold_s=2.0, double max_hold_s=30.0, bint mask=True, uint32_t self_tgid=0):
         self.requests = requests
@@ -63,6 +64,8 @@ cdef class Flows(Exchanges):
         self.hold = hold
         self.processes = processes
         self.routes = routes
+        self.points = points
+        points.tally = self.counts
         self.limit = max_connections
         self.open_limit = max_open_bytes
         self.timeout_ns = <uint64_t>(timeout_s * 1e9)
@@ -90,6 +93,8 @@ cdef class Flows(Exchanges):
             head = sizeof(zs_progress)
         elif h.kind == ZS_DGRAM:
             head = sizeof(zs_dgram)
+        elif h.kind == ZS_NIC:
+            head = sizeof(zs_nic)
         else:
             self.counts[N_BAD_RECORD] += 1
             return 0
@@ -106,6 +111,8 @@ cdef class Flows(Exchanges):
             return self.on_connect(<const zs_connect *>record)
         if h.kind == ZS_PROGRESS:
             return self.on_progress(<const zs_progress *>record)
+        if h.kind == ZS_NIC:
+            return self.points.on_nic(<const zs_nic *>record)
         return self.on_dgram(<const zs_dgram *>record, record + head)
 
     cdef int on_conn(self, const zs_conn *ev) except -1 nogil:
@@ -521,6 +528,7 @@ cdef class Flows(Exchanges):
                 elif f.transport and not f.bound:
                     self.unwait(f)
             f = next_flow
+        self.points.settle(now)
         return 0
 
     cdef int finish(self, uint64_t now) except -1 nogil:
@@ -538,6 +546,7 @@ cdef class Flows(Exchanges):
                 f.bound = 0
             self.unwait(f)
             f = next_flow
+        self.points.finish(now)
         return 0
 
 

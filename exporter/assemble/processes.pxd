@@ -46,4 +46,6 @@ cdef class Processes:
     # Index of the process; asks `describe` if it is new.
     cdef uint32_t find(self, uint32_t tgid, const char *comm) except 0
     cdef uint32_t look_up(self, uint32_t tgid, const char *comm) except 0
+    # An entry that is no process, for spans of something else.
+    cdef uint32_t add(self, object info) except 0
     cdef int fill(self, uint32_t i, uint32_t tgid, object info, tuple kept) except -1

@@ -52,7 +52,6 @@ cdef class Processes:
 
     cdef uint32_t look_up(self, uint32_t tgid, const char *comm) except 0:
         cdef uint32_t i
-        cdef Proc *grown
         cdef str name = ""
         if comm != NULL:
             name = (<bytes>comm[:ZS_COMM_LEN]).split(b"\0", 1)[0].decode("utf-8", "replace")
@@ -64,6 +63,16 @@ cdef class Processes:
         if shared is not None:
             self.by_tgid[tgid] = (shared[0], name)
             return shared[0]
+        i = self.add(info)
+        self.procs[i].tgid = tgid
+        self.by_tgid[tgid] = (i, name)
+        if info.shared:
+            self.by_tgid[info.shared] = (i, name)
+        return i
+
+    cdef uint32_t add(self, object info) except 0:
+        cdef uint32_t i
+        cdef Proc *grown
         if self.n == self.cap:
             grown = <Proc *>realloc(self.procs, 2 * self.cap * sizeof(Proc))
             if grown == NULL:
@@ -73,10 +82,7 @@ cdef class Processes:
         i = self.n
         self.n += 1
         self.keep.append((info, info.service.encode(), info.resource, info.labels, info.series))
-        self.fill(i, tgid, info, self.keep[i])
-        self.by_tgid[tgid] = (i, name)
-        if info.shared:
-            self.by_tgid[info.shared] = (i, name)
+        self.fill(i, info.tgid, info, self.keep[i])
         return i
 
     cdef int fill(self, uint32_t i, uint32_t tgid, object info, tuple kept) except -1:

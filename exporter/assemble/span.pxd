@@ -7,10 +7,12 @@ All texts are masked already (or meant to be seen: privacy.mask false).
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from zerospan.exporter.assemble.interfaces cimport Interface
 from zerospan.exporter.proto.base cimport PROTO_FASTCGI, PROTO_HTTP1
 from zerospan.exporter.proto.cursor cimport Slice
 
 cdef enum SpanKind:          # as in opentelemetry.proto.trace.v1.Span.SpanKind
+    KIND_INTERNAL = 1        # of a point of the way: a network interface; see nic_part.pxd
     KIND_SERVER = 2
     KIND_CLIENT = 3
 
@@ -103,6 +105,10 @@ cdef struct SpanContext:     # what the link stage adds when a span leaves
     uint8_t trace_flags
     uint8_t peer_seen        # the other end's process makes a span of this request, too
     uint8_t untraced         # its trace is not exported: nothing may point to it
+    uint8_t hops             # bits of those of `hop` that are known; link.hops.Hop
+    uint8_t point            # ids.Point of a KIND_INTERNAL span
+    int64_t hop[5]           # ns, of a CLIENT span
+    const Interface *nic     # of a KIND_INTERNAL span
 
 cdef inline bint speaks_http(const SpanRec *r) noexcept nogil:
     """An HTTP request and answer, whatever carries them."""

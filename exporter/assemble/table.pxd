@@ -38,6 +38,7 @@ cdef struct Open:            # a request without its (whole) answer; its SpanRec
     uint8_t *message         # error text, only with masking off
     uint32_t message_n
     uint32_t name_hash       # of the DNS question
+    uint32_t seq             # TCP sequence number of the request's first byte
 
 cdef struct Flow:
     uint64_t conn_id

@@ -6,7 +6,9 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from zerospan.exporter.assemble.operations cimport span_of
+from zerospan.exporter.assemble.span cimport KIND_CLIENT
 from zerospan.exporter.link.ids cimport mix64
+from zerospan.exporter.link.requests cimport Request
 from zerospan.exporter.proto.stream cimport stream_free
 from zerospan.exporter.selfmon.counters cimport N_FLOWS, N_FLOWS_EVICTED, N_FLOWS_REFUSED
 
@@ -172,7 +174,15 @@ cdef class FlowTable:
         return i
 
     cdef void forget(self, Open *o) noexcept nogil:
+        cdef Request *known
         if o.told:
+            # it makes no span: points of its way shall not count on one
+            known = self.requests.find(span_of(o).key)
+            if known != NULL:
+                if span_of(o).kind == KIND_CLIENT:
+                    known.client_proc = 0
+                else:
+                    known.server_proc = 0
             self.requests.unref(span_of(o).key)
         self.open_bytes -= o.nbytes
         self.open_requests -= 1

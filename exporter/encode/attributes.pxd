@@ -56,7 +56,27 @@ cdef enum Attr:
     ATTR_DNS_QUESTION_TYPE
     ATTR_DNS_RESPONSE_CODE
     ATTR_DNS_ANSWERS
-    ATTR_MAX
+    ATTR_NETWORK_TYPE            # of points of the way, from here on
+    ATTR_INTERFACE_NAME
+    ATTR_NETNS
+    ATTR_INTERFACE_MAC
+    ATTR_INTERFACE_KIND
+    ATTR_VLAN_ID
+    ATTR_TUNNEL_TYPE
+    ATTR_TUNNEL_ID
+    ATTR_TUNNEL_SOURCE
+    ATTR_TUNNEL_DESTINATION
+    ATTR_SOURCE_ADDRESS
+    ATTR_SOURCE_PORT
+    ATTR_DESTINATION_ADDRESS
+    ATTR_DESTINATION_PORT
+    ATTR_REQUEST_PACKETS
+    ATTR_REQUEST_BYTES
+    ATTR_RESPONSE_PACKETS
+    ATTR_RESPONSE_BYTES
+    ATTR_TCP_RETRANSMITS
+    ATTR_HOP                     # HOP_MAX of them, in the order of link.hops.Hop
+    ATTR_MAX = ATTR_HOP + 5
 
 cdef enum Const:                 # attributes with their value
     CONST_TCP = 0

@@ -59,6 +59,27 @@ NAMES = {
     ATTR_DNS_QUESTION_TYPE: "zerospan.dns.question.type",
     ATTR_DNS_RESPONSE_CODE: "zerospan.dns.response_code",
     ATTR_DNS_ANSWERS: "zerospan.dns.answers",
+    ATTR_NETWORK_TYPE: "network.type",
+    ATTR_INTERFACE_NAME: "network.interface.name",
+    ATTR_NETNS: "zerospan.netns",
+    ATTR_INTERFACE_MAC: "zerospan.interface.mac",
+    ATTR_INTERFACE_KIND: "zerospan.interface.kind",
+    ATTR_VLAN_ID: "zerospan.vlan.id",
+    ATTR_TUNNEL_TYPE: "zerospan.tunnel.type",
+    ATTR_TUNNEL_ID: "zerospan.tunnel.id",
+    ATTR_TUNNEL_SOURCE: "zerospan.tunnel.source.address",
+    ATTR_TUNNEL_DESTINATION: "zerospan.tunnel.destination.address",
+    ATTR_SOURCE_ADDRESS: "source.address",
+    ATTR_SOURCE_PORT: "source.port",
+    ATTR_DESTINATION_ADDRESS: "destination.address",
+    ATTR_DESTINATION_PORT: "destination.port",
+    ATTR_REQUEST_PACKETS: "zerospan.request.packets",
+    ATTR_REQUEST_BYTES: "zerospan.request.bytes",
+    ATTR_RESPONSE_PACKETS: "zerospan.response.packets",
+    ATTR_RESPONSE_BYTES: "zerospan.response.bytes",
+    ATTR_TCP_RETRANSMITS: "zerospan.tcp.retransmits",
+    **{ATTR_HOP + i: f"zerospan.hop.{name}" for i, name in enumerate(  # ns; they sum to the CLIENT span's duration
+        ("client_process", "client_host", "network", "server_host", "server_process"))},
 }
 
 # In the order of LinkMethod. The confidence is the probability that the parent is the right one; reference/async.md has

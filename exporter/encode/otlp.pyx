@@ -9,11 +9,12 @@ from libc.string cimport memcpy
 
 from zerospan.exporter.assemble.processes cimport Proc
 from zerospan.exporter.assemble.span cimport (
-    LINK_B3, LINK_SW8, LINK_TRACEPARENT, LINK_UBER, SPAN_ERROR, SPAN_UNSET, STR_MESSAGE, SpanContext, SpanRec, span_str,
+    KIND_INTERNAL, LINK_B3, LINK_SW8, LINK_TRACEPARENT, LINK_UBER, SPAN_ERROR, SPAN_UNSET, STR_MESSAGE, SpanContext, SpanRec, span_str,
 )
 from zerospan.exporter.encode.buf cimport Buf, buf_reserve
 from zerospan.exporter.encode.fields cimport Fields, span_fields
 from zerospan.exporter.encode.name cimport error_type, reason_text, span_name
+from zerospan.exporter.encode.points cimport hop_fields, point_fields, point_name
 from zerospan.exporter.encode.text cimport TEXT_MAX, text_copy
 from zerospan.exporter.encode.wire cimport wire_bytes, wire_close, wire_fixed64, wire_open, wire_varint
 from zerospan.exporter.proto.cursor cimport Slice
@@ -80,13 +81,21 @@ cdef void otlp_span(Buf *out, const SpanRec *r, const SpanContext *c, const Proc
     if c.parent_id:
         id = big_endian(c.parent_id)
         wire_bytes(out, 0x22, &id, 8)
-    wire_bytes(out, 0x2A, name, span_name(r, name, TEXT_MAX))
+    if r.kind == KIND_INTERNAL:
+        wire_bytes(out, 0x2A, name, point_name(c, name, TEXT_MAX))
+    else:
+        wire_bytes(out, 0x2A, name, span_name(r, name, TEXT_MAX))
     wire_varint(out, 0x30, r.kind)
     wire_fixed64(out, 0x39, r.start_ns + c.wall_offset)
     wire_fixed64(out, 0x41, r.end_ns + c.wall_offset)
     f.out = out
     f.tag = 0x4A
-    span_fields(&f, r, c, peer)
+    if r.kind == KIND_INTERNAL:
+        point_fields(&f, r, c)
+    else:
+        span_fields(&f, r, c, peer)
+        if c.hops:
+            hop_fields(&f, c)
     put_link(out, c)
     put_status(out, r)
     if buf_reserve(out, 6):

@@ -59,6 +59,11 @@ class Describer:
             "telemetry.sdk.version": __version__,
         }
 
+    @property
+    def host(self) -> dict[str, Value]:
+        """Resource attributes of this host and of the configuration: what all descriptions share."""
+        return {key: value for key, value in self._common.items() if value != ""}
+
     def __call__(self, tgid: int, comm: str) -> ProcessInfo:
         """The description of a process. comm: the name of its thread that spoke, "" if not known."""
         self.described += 1

@@ -44,4 +44,11 @@ cdef enum:
     N_LINKED
     N_UNLINKED
     N_SELFTEST_ANSWERED
+    # points of the way: network interfaces
+    N_NIC_RECORDS
+    N_NIC_GAPS
+    N_NIC_EVICTED
+    N_NIC_REFUSED
+    N_NIC_NO_INTERFACE
+    N_DROP_NIC_UNMATCHED
     N_MAX

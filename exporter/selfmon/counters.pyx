@@ -20,7 +20,7 @@ ROWS = [
     ("uncaptured", "runs with message heads beyond the captured bytes"),
     ("gaps", "places where records of a connection were lost"),
     ("retransmitted", "datagrams that were sent again while their request was open"),
-    ("seen", "requests observed, one at each end"),
+    ("seen", "requests observed, one at each end and at each network interface"),
     ("released", "spans given to the encoders"),
     ("open_full", "requests dropped: assemble.max_open_bytes was reached"),
     ("own", "spans dropped: the agent's own requests"),
@@ -38,7 +38,13 @@ ROWS = [
     ("linked", "calls with a known cause"),
     ("unlinked", "calls without one"),
     ("selftest_answered", "requests of the self-test that were paired with their answer: one at each end"),
+    ("nic_records", "records of network interfaces"),
+    ("nic_gaps", "places where records of a connection at a network interface were lost"),
+    ("nic_evicted", "connections at a network interface that made room for others: their table was full"),
+    ("nic_refused", "connections at a network interface left out: no memory"),
+    ("nic_no_interface", "requests at a network interface left out: nothing is known of the interface"),
+    ("nic_unmatched", "spans of network interfaces dropped: no process span of their request is known, here or elsewhere"),
 ]
 NAMES = [name for name, _ in ROWS]
-DROPS = ("open_full", "own", "selftest", "unfinished", "encode", "not_sampled", "sdk_span")
+DROPS = ("open_full", "own", "selftest", "unfinished", "encode", "not_sampled", "sdk_span", "nic_unmatched")
 assert len(ROWS) == N_MAX, (len(ROWS), N_MAX)

@@ -60,6 +60,7 @@ class Interface:
     peer_ifindex: int  # of a veth's other end; 0: none, or not known
     peer_netns: int  # inode number; 0: not known
     hook: str = ""  # "tcx", "clsact", "packet"
+    inside: bool = False  # of a pod: its own end, not the host's
 
 
 def parse(message: bytes) -> Link:

@@ -139,6 +139,7 @@ class Nics:
         self._programs = Programs(
             capture.shared(), share, flows, each
         )
+        self._sweep = self._programs.maps.attach_map_iter("zs_nic_sweep", "zs_nic_flows")
         self._places: dict[int, _Place] = {}
         self._nsids: dict[tuple[int, int], int] = {}  # (namespace, its number for another) -> the other
         self._table: dict[tuple[int, int], Interface] = {}
@@ -175,6 +176,10 @@ class Nics:
         os.close(self._wake_r)
         os.close(self._wake_w)
         self._programs.close()
+
+    def sweep(self) -> None:
+        """Has the kernel say which runs ended in silence. Not after stop()."""
+        bpf.run_iter(self._sweep)
 
     def interfaces(self) -> dict[tuple[int, int], Interface]:
         """(netns_cookie, ifindex) -> Interface, as of `generation`. Replaced at each change: not to be written."""
@@ -345,6 +350,7 @@ class Nics:
                     peer_ifindex=link.peer if pair else 0,
                     peer_netns=other if pair else 0,
                     hook=held[0],
+                    inside=inode not in found,
                 )
         return out
 

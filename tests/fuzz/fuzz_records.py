@@ -31,6 +31,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "src"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
 
 from engine_kit import MS, START, Rig, S, get, ok
+from engine_nic import VXLAN, Nic
 from engine_wire import Kernel, Process, Socket, Wire
 
 from zerospan.exporter.abi import events
@@ -44,8 +45,16 @@ PROCESSES = [
     Process(60, "zerospan", agent=True),
 ]
 KNOWN = {p.tgid: p for p in PROCESSES}
-LIMITS = {"max_connections": 64, "max_open_bytes": 65536, "hold_bytes": 1, "registry_bytes": 65536}
+LIMITS = {
+    "max_connections": 64,
+    "max_open_bytes": 65536,
+    "hold_bytes": 1,
+    "registry_bytes": 65536,
+    "points_bytes": 65536,
+    "hops_bytes": 65536,
+}
 HOLD_MAX = 2 * 2 * (1 << 20) + 4096  # two queues of the least size
+PLACES = [(1, 2), (1, 3), (2**64 - 1, 2**32 - 1)]  # interfaces: namespace, index
 INTERESTING = [0, 1, 2, 3, 7, 8, 63, 64, 255, 256, 512, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1]
 HEADERS = ["X-Request-ID: one", "traceparent: 00-" + "1" * 32 + "-" + "2" * 16 + "-01", "Expect: 100-continue"]
 
@@ -64,6 +73,16 @@ class Tally:
     spans: int = 0
 
 
+def nic(rng: random.Random, kernel: Kernel) -> Nic:
+    """Some interface."""
+    tunnel: dict[str, Any] = (
+        {"tunnel": VXLAN, "vni": 7, "outer": ("192.0.2.1", "192.0.2.2")} if rng.random() < 0.5 else {}
+    )
+    role = rng.choice(["pod", "node", "tunnel"])
+    place = rng.choice(PLACES)
+    return Nic(kernel, *place, "eth0", role, rng.random() < 0.5, isns=rng.random() < 0.8, **tunnel)
+
+
 def conversation(rng: random.Random, kernel: Kernel) -> None:
     """Some connections with something said on them, and some datagrams."""
     t = START
@@ -73,6 +92,8 @@ def conversation(rng: random.Random, kernel: Kernel) -> None:
             kernel, (a, a.tgid + rng.randrange(3)), (b, b.tgid + rng.randrange(3)), known=rng.random() < 0.9,
             watch=rng.choice(["both", "client", "server"]),
         )  # fmt: skip
+        nics = [nic(rng, kernel) for _ in range(rng.randrange(4))]
+        sent = [0, 0]
         if rng.random() < 0.3:
             wire.client.connect(t)
         for i in range(rng.randrange(6)):
@@ -88,9 +109,18 @@ def conversation(rng: random.Random, kernel: Kernel) -> None:
                     (rng.randbytes(50), rng.randbytes(50)),
                 ]
             )
+            for client, data in ((1, ask), (0, answer)):
+                for n in nics:
+                    seq = (wire.isns[1 - client] + 1 + sent[client]) % (1 << 32)
+                    n.packet(wire, client == 1, seq, len(data), t + (1 - client) * MS, rng.randrange(1, 4))
+                    if rng.random() < 0.2:
+                        n.silence(wire, t + 2 * MS)
+                sent[client] += len(data)
             t = wire.pass_on("client", ask, t, order=rng.choice(["sender", "reader"]), sizes=[rng.randrange(1, 99)])
             if rng.random() < 0.9:
                 t = wire.pass_on("server", answer, t + MS, sizes=[rng.randrange(1, 99)])
+        for n in nics:
+            n.close(wire, t, rng.random() < 0.3)
         if rng.random() < 0.5:
             wire.close(t, rng.choice([0, 104, 110]))
         elif rng.random() < 0.5:
@@ -155,6 +185,9 @@ def iteration(rng: random.Random, tally: Tally) -> None:
     rig = Rig(*PROCESSES, **options, hold_s=rng.choice([0, 0.1, 2]), timeout_s=rng.choice([0.001, 5]))
     rig.unique = False  # repeated records are repeated requests
     rig.known = KNOWN
+    for place in PLACES:
+        if rng.random() < 0.8:
+            rig.engine.interfaces.set(*place, "eth0", "", "", "veth", rng.choice(["pod", "node"]))
     for i in range(0, len(records), 7):
         rig.push(records[i : i + 7])
         rig.tick(START + i * MS)
@@ -179,6 +212,8 @@ def check(rig: Rig, options: dict[str, Any]) -> None:
     memory, links = rig.engine.memory(), rig.engine.links()
     if memory["open"] > options["max_open_bytes"] or memory["hold"] > HOLD_MAX or memory["registry"] > 1 << 20:
         raise Broken(f"memory is not bounded: {memory}")
+    if memory["points"] > options["points_bytes"] + (1 << 19) or memory["hops"] > options["hops_bytes"]:
+        raise Broken(f"memory of points is not bounded: {memory}")
     if links["connections"] > options["max_connections"]:
         raise Broken(f"{links['connections']} connections")
 

@@ -72,7 +72,9 @@ class Kernel:
         self.tried += 1
         if self.lose(self.tried - 1):
             return False
-        data = bytearray(events.build(struct, payload, time_ns=time, conn_id=conn_id, **values))
+        if conn_id:  # an interface knows none
+            values["conn_id"] = conn_id
+        data = bytearray(events.build(struct, payload, time_ns=time, **values))
         if payload:
             data += JUNK * (next(c for c in CLASSES if len(payload) <= c) - len(payload))
             data[0:2] = len(data).to_bytes(2, "little")
