@@ -16,7 +16,6 @@ from zerospan.exporter.assemble.processes cimport Proc
 from zerospan.exporter.assemble.span cimport (
     KIND_CLIENT, KIND_INTERNAL, KIND_SERVER, LINK_DNS_ID, LINK_ISN, LINK_NONE, LINK_TRACEPARENT, SpanContext, SpanRec,
 )
-from zerospan.exporter.link.hold cimport CHUNK
 from zerospan.exporter.link.context cimport (
     Name, context_beside, context_cause, context_changed, context_name, context_own, context_parent, sdk_span,
 )
@@ -45,7 +44,7 @@ cdef class Engine:
 
     def __init__(self, Source source, describe, *, signals=("traces",), self_tgid=0, mask=True, timeout_s=60.0,
                  max_connections=131072, max_open_bytes=32 << 20, route_limit=200, hold_s=2.0, max_hold_s=30.0,
-                 hold_bytes=32 << 20, registry_bytes=48 << 20, red=None, batch_bytes=1 << 20, flush_s=1.0,
+                 hold_bytes=36 << 20, registry_bytes=48 << 20, red=None, batch_bytes=1 << 20, flush_s=1.0,
                  honour_sampling=True, sdk_client_spans="child", Shared shared=None, network=NETWORK,
                  points_bytes=32 << 20, hops_bytes=16 << 20):
         self.source = source
@@ -191,7 +190,7 @@ cdef class Engine:
                 return 0
             self.flows.handle(record, size)
             n += 1
-            while self.hold.nbytes + 2 * CHUNK > self.hold.limit and self.hold.spans:
+            while self.hold.tight():
                 # no more room than for what one record may bring: the oldest leave with what is known
                 held = self.hold.peek()
                 self.leave(<SpanRec *>(<uint8_t *>held + sizeof(Held)), now, True)

@@ -112,7 +112,7 @@ class Link(Section, frozen=True):
         float,
         Meta(ge=0, le=300, description="Longest wait; Tempo ignores spans older than 30 s in its metrics."),
     ] = 30
-    hold_bytes: Annotated[int, Meta(ge=65536, le=1 << 34, description="Memory for spans on hold.")] = 32 * MIB
+    hold_bytes: Annotated[int, Meta(ge=65536, le=1 << 34, description="Memory for spans on hold.")] = 36 * MIB
     registry_bytes: Annotated[int, Meta(ge=65536, le=1 << 34, description="Memory for the registry of causes.")] = (
         48 * MIB
     )

@@ -23,9 +23,14 @@ cdef class Hold:
     cdef Chunk *spare
     cdef readonly uint64_t spans
     cdef readonly uint64_t nbytes    # of chunks
+    cdef uint64_t waiting    # bytes of the spans in them
     cdef uint64_t limit
     # Room for a span of `size` bytes at the end of the queue, to be filled in; NULL if there is no room.
     cdef SpanRec *push(self, uint32_t size, uint64_t due_ns, uint64_t last_ns) noexcept nogil
+    # Whether spans should leave early, so that there is room for what a record may bring. Said in time, by single spans:
+    # waiting until a chunk is needed would let go all spans of a chunk at once.
+    cdef inline bint tight(self) noexcept nogil:
+        return self.waiting + 3 * CHUNK > self.limit and self.spans != 0
     # The oldest span, or NULL.
     cdef Held *peek(self) noexcept nogil
     cdef void pop(self) noexcept nogil

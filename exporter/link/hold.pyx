@@ -50,6 +50,7 @@ cdef class Hold:
         held.last_ns = last_ns
         c.n += need
         self.spans += 1
+        self.waiting += need
         return <SpanRec *>(<uint8_t *>held + sizeof(Held))
 
     cdef Held *peek(self) noexcept nogil:
@@ -63,6 +64,7 @@ cdef class Hold:
         cdef SpanRec *r = <SpanRec *>(c.data + c.at + sizeof(Held))
         c.at += sizeof(Held) + r.size
         self.spans -= 1
+        self.waiting -= sizeof(Held) + r.size
         if c.at < c.n:
             return
         if c.next == NULL:
