@@ -136,7 +136,9 @@ cdef class Engine:
                 "hold": self.hold.nbytes + self.later.nbytes, "open": self.flows.open_bytes}
 
     def links(self):
-        return {"disagreements": self.causes.disagreements, "ambiguous": self.causes.ambiguous,
+        return {"disagreements": self.causes.disagreements + self.causes.proxies.disagreements,
+                "ambiguous": self.causes.ambiguous + self.causes.proxies.ambiguous,
+                "proxy_threads_refused": self.causes.proxies.refused,
                 "calls_forgotten": self.causes.calls_forgotten, "ids_refused": self.causes.ids_refused,
                 "registry_refused": self.requests.refused,
                 "registry_entries": self.requests.n, "threads": self.causes.n, "connections": self.flows.n}

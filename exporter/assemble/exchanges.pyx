@@ -83,6 +83,8 @@ cdef class Exchanges(FlowTable):
                 memcpy(known.trace_id, m.trace_id, 16)
                 known.wire_parent = get_be64(m.parent_id)
         p = self.profile(self.now.proc)
+        p.fresh = f.asked
+        f.asked = 0
         if m.wire != WIRE_NONE:
             by_wire = hash64(hash_bytes(m.trace_id, 16, self.now.tgid), hash_bytes(m.parent_id, 8, 0))
         if m.request_id.n:
@@ -161,6 +163,8 @@ cdef class Exchanges(FlowTable):
             self.answering(o, m.total >= 0)
             self.served(o, False)
         else:
+            if m.request_id.n and not self.late:
+                self.causes.id_back(hash_bytes(m.request_id.p, m.request_id.n, self.now.tgid), r.key, self.now.time_ns)
             self.answering(o, True)
         if not upgrade and f.streams[1].skip > 0:
             f.suspect = 1
@@ -170,6 +174,8 @@ cdef class Exchanges(FlowTable):
         cdef Profile p
         p.is_nginx = self.processes.procs[proc].is_nginx
         p.is_loop = self.processes.procs[proc].is_loop
+        p.order = self.processes.procs[proc].order
+        p.fresh = 0
         return p
 
     cdef bint sent_again(self, Flow *f, const Parsed *m) noexcept nogil:
