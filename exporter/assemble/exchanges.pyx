@@ -83,7 +83,7 @@ cdef class Exchanges(FlowTable):
                 memcpy(known.trace_id, m.trace_id, 16)
                 known.wire_parent = get_be64(m.parent_id)
         p = self.profile(self.now.proc)
-        p.fresh = f.asked
+        p.fresh = f.run == 1 if r.kind == KIND_SERVER else f.asked
         f.asked = 0
         if m.wire != WIRE_NONE:
             by_wire = hash64(hash_bytes(m.trace_id, 16, self.now.tgid), hash_bytes(m.parent_id, 8, 0))

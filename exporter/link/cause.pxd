@@ -47,7 +47,7 @@ cdef struct Profile:         # of the executable
     uint8_t is_nginx
     uint8_t is_loop
     uint8_t order            # proxies.Order
-    uint8_t fresh            # of a call: the first on a connection whose connect() was seen
+    uint8_t fresh            # of a request: the first of its connection; of a call: and its connect() was seen
 
 cdef class Causes:
     cdef Requests requests

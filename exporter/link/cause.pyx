@@ -286,7 +286,7 @@ cdef class Causes:
             return
         t.open += 1
         if p.order:
-            self.proxies.inbound(p.order, tgid, tid, key, now)
+            self.proxies.inbound(p.order, tgid, tid, key, p.fresh, now)
         if t.open > 1 and not p.is_nginx:
             # A loop, or the records of its last answer were lost: either way it was not known what the calls were for.
             t.is_loop = 1

@@ -69,7 +69,9 @@ cdef class Proxies:
 
     cdef Worker *worker(self, uint32_t tid, uint32_t tgid, uint64_t now) noexcept nogil
     cdef Worker *known(self, uint32_t tid) noexcept nogil
-    cdef void inbound(self, uint8_t order, uint32_t tgid, uint32_t tid, uint64_t key, uint64_t now) noexcept nogil
+    # first: the first of its connection.
+    cdef void inbound(self, uint8_t order, uint32_t tgid, uint32_t tid, uint64_t key, bint first,
+                      uint64_t now) noexcept nogil
     # A thread asks for a connection: the request that this serves, 0 if it cannot be told.
     cdef uint64_t connecting(self, uint8_t order, uint32_t tgid, uint32_t tid, uint64_t now) noexcept nogil
     # The request that a call serves, 0 if that is not known yet or never. by_id: as an id on the wire says. bound: as

@@ -5,7 +5,7 @@ I: a request is read, c: a connection is asked for, O: a call is sent, U: its an
 
 HAProxy (measured with 2.6, threads 1 and 2, every http-reuse, with and without keep-alive). A thread reads what is
 there (I, U), then runs the streams' tasks in the order in which they were woken (c, O, R), then reads again: so requests
-have their turn in the order in which they were read. The first O of a new connection comes when it is connected, at any
+have their turn in the order in which they were read. (What has just been accepted is read at any time.) The first O of a new connection comes when it is connected, at any
 time, and was settled by its c. A phase of reading and writing that ends with nobody waiting, and in which no c or O found
 nobody, has given each request its own. Else: a c or O that finds nobody takes back the turns of this phase and the one
 before (a health check may have taken somebody's); where somebody waits beyond the phase's end (a request that was skipped,
@@ -40,6 +40,7 @@ cdef enum:
     LIMBO = 2                # phases, doubled with each reset
     MAX_RESETS = 12
     CLEAN = 256              # phases that make up for one reset
+    PROBATION = 64           # phases after a reset, all without a fault, until turns are believed again
     UNEVEN = 256
 
 
@@ -119,14 +120,16 @@ cdef class Proxies:
 
     # ---- the events --------------------------------------------------------------------------------
 
-    cdef void inbound(self, uint8_t order, uint32_t tgid, uint32_t tid, uint64_t key, uint64_t now) noexcept nogil:
+    cdef void inbound(self, uint8_t order, uint32_t tgid, uint32_t tid, uint64_t key, bint first,
+                      uint64_t now) noexcept nogil:
         cdef Worker *w = self.worker(tid, tgid, now)
         cdef uint64_t room
         cdef int a
         if w == NULL:
             return
         if order == ORDER_HAPROXY:
-            self.reading(w)
+            if not first:
+                self.reading(w)
             if w.limbo == 0:
                 if w.n_pending == QUEUE:
                     self.start_over(w)
@@ -265,6 +268,8 @@ cdef class Proxies:
         elif w.n_pending:
             w.behind += 1
             w.clean = 0
+            if w.resets:
+                self.one_too_many(w)   # it is known of this thread that it may be misleading
             for i in range(w.n_pending):
                 self.mark(w.pending[i], VOTE_RETURN)
             for i in range(w.n_turns):
@@ -277,9 +282,9 @@ cdef class Proxies:
             w.clean += 1
             if w.clean >= CLEAN and w.resets:
                 w.resets -= 1
-                w.clean = 0
+                w.clean = PROBATION
         for i in range(w.n_turns):
-            if w.turns[i].phase + 1 >= w.phase:
+            if w.behind or w.turns[i].phase + 1 >= w.phase:
                 w.turns[n] = w.turns[i]
                 n += 1
         w.n_turns = n
@@ -291,10 +296,14 @@ cdef class Proxies:
             return 0
         if w.n_pending == 0:
             self.one_too_many(w)
+            w.clean = 0
             return 0
         key = w.pending[0]
         w.n_pending -= 1
         memmove(&w.pending[0], &w.pending[1], w.n_pending * sizeof(uint64_t))
+        if w.resets and w.clean < PROBATION:
+            self.mark(key, VOTE_VOID)
+            return 0
         if w.n_turns == QUEUE:
             self.one_too_many(w)
         w.turns[w.n_turns].request = key
@@ -355,22 +364,26 @@ cdef class Proxies:
         """A request is answered: by the answer of its call?"""
         cdef Request *r = self.requests.find(key)
         cdef Request *call
-        cdef uint32_t i
-        if r == NULL or r.call == 0:
+        cdef uint64_t own = r.call if r != NULL else 0
+        cdef uint32_t i, n = 0
+        cdef bint first = False
+        if own == 0:
             return
-        call = self.requests.find(r.call)
+        for i in range(w.n_answers):   # without those that were taken back meanwhile
+            call = self.requests.find(w.answers[i])
+            if call == NULL or call.cause == 0:
+                continue
+            if w.answers[i] == own:
+                first = n == 0
+                continue
+            w.answers[n] = w.answers[i]
+            n += 1
+        w.n_answers = n
+        call = self.requests.find(own)
         if call == NULL or call.cause != key or call.cause_method != LINK_HAPROXY:
             return
-        for i in range(w.n_answers):
-            if w.answers[i] == r.call:
-                break
-        else:
-            i = w.n_answers
-        if not call.answered or (r.vote == VOTE_RETURN and (i != 0 or w.n_answers == 0)):
+        if not call.answered or (r.vote == VOTE_RETURN and not first):
             self.refuse(key)
-        if i < w.n_answers:
-            w.n_answers -= 1
-            memmove(&w.answers[i], &w.answers[i + 1], (w.n_answers - i) * sizeof(uint64_t))
 
     # ---- Envoy -------------------------------------------------------------------------------------
 

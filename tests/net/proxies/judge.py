@@ -53,9 +53,10 @@ class Notes:
     """What a program has noted: for each port, the requests in the order of their times."""
 
     def __init__(self, path: Path) -> None:
-        self.rows = [json.loads(line) for line in path.read_text().splitlines()]
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        self.rows = [row for row in rows if row[0]]  # a proxy's own requests have no id
         by_port: dict[int, list[tuple[int, str]]] = defaultdict(list)
-        for truth, port, ns in self.rows:
+        for truth, port, ns in rows:
             by_port[port].append((ns, truth))
         self.by_port = {port: sorted(rows) for port, rows in by_port.items()}
 

@@ -30,14 +30,24 @@ def nginx(folder: Path, port: int, upstream: int, *, workers: int = 1, reuse: bo
 
 
 def haproxy(
-    folder: Path, port: int, upstream: int, *, threads: int = 1, reuse: str = "safe", mode: str = "http", close: str = ""
+    folder: Path,
+    port: int,
+    upstream: int,
+    *,
+    threads: int = 1,
+    reuse: str = "safe",
+    mode: str = "http",
+    close: str = "",
+    front: str = "",
+    back: str = "",
+    server: str = "",
 ) -> list[str]:
-    """close: "", "http-server-close" or "httpclose"."""
+    """close: "", "http-server-close" or "httpclose". front, back, server: further settings of these."""
     (folder / "haproxy.cfg").write_text(
         f"global\n  nbthread {threads}\n  maxconn 4096\n"
         f"defaults\n  mode {mode}\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n"
-        f"frontend f\n  bind 127.0.0.1:{port}\n  {f'option {close}' if close else ''}\n  default_backend b\n"
-        f"backend b\n  {f'http-reuse {reuse}' if mode == 'http' else ''}\n  server s 127.0.0.1:{upstream}\n"
+        f"frontend f\n  bind 127.0.0.1:{port}\n  {f'option {close}' if close else ''}\n  default_backend b\n  {front}\n"
+        f"backend b\n  {f'http-reuse {reuse}' if mode == 'http' else ''}\n  {back}\n  server s 127.0.0.1:{upstream} {server}\n"
     )
     return ["haproxy", "-db", "-f", str(folder / "haproxy.cfg")]
 
@@ -162,6 +172,17 @@ SETUPS = {
     "haproxy-server-close": Setup(haproxy, {"close": "http-server-close"}),
     "haproxy-close": Setup(haproxy, {"close": "httpclose"}, keep=False),
     "haproxy-close-2": Setup(haproxy, {"close": "httpclose", "threads": 2}, keep=False),
+    # What the order of events must not be misled by: queues, calls of HAProxy's own, answers without a call, second tries.
+    "haproxy-maxconn": Setup(haproxy, {"server": "maxconn 10"}),
+    "haproxy-maxconn-2": Setup(haproxy, {"server": "maxconn 25", "threads": 2}),
+    "haproxy-check": Setup(haproxy, {"back": "option httpchk GET /check", "server": "check inter 200ms"}),
+    "haproxy-tcp-check": Setup(haproxy, {"server": "check inter 100ms", "close": "http-server-close"}),
+    "haproxy-local": Setup(
+        haproxy, {"front": "http-request return status 200 content-type text/plain string ok if { rand(10) lt 2 }"}
+    ),
+    "haproxy-retry": Setup(
+        haproxy, {"back": "option redispatch 1\n  retries 3\n  server dead 127.0.0.1:1", "threads": 2}
+    ),
     "envoy-id": Setup(envoy, request_id=True),
     "envoy-id-2": Setup(envoy, {"concurrency": 2}, request_id=True),
     "envoy-answer": Setup(envoy, {"in_response": True}),
