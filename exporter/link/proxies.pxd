@@ -39,6 +39,8 @@ cdef struct Worker:          # a thread of a proxy
     uint8_t writing
     uint8_t behind           # phase ends in a row at which somebody still waited
     uint32_t n_pending
+    uint32_t n_passed        # of these: something was written after they were read
+    uint32_t pad
     uint32_t n_turns
     uint32_t n_answers
     uint64_t pending[QUEUE]
@@ -85,6 +87,7 @@ cdef class Proxies:
     cdef void expire(self, uint64_t now, uint64_t idle_ns) noexcept nogil
 
     cdef void mark(self, uint64_t request, uint8_t vote) noexcept nogil
+    cdef void wrote(self, Worker *w) noexcept nogil
     cdef void reading(self, Worker *w) noexcept nogil
     cdef uint64_t take_turn(self, Worker *w) noexcept nogil
     cdef bint leave_queue(self, Worker *w, uint64_t key) noexcept nogil

@@ -151,13 +151,15 @@ cdef class Proxies:
 
     cdef uint64_t connecting(self, uint8_t order, uint32_t tgid, uint32_t tid, uint64_t now) noexcept nogil:
         cdef Worker *w
+        cdef uint64_t request
         if order != ORDER_HAPROXY:
             return 0
         w = self.worker(tid, tgid, now)
         if w == NULL:
             return 0
-        w.writing = 1
-        return self.take_turn(w)
+        request = self.take_turn(w)
+        self.wrote(w)
+        return request
 
     cdef uint64_t outbound(self, uint8_t order, uint32_t tgid, uint32_t tid, uint64_t key, uint64_t by_id, uint64_t bound,
                            bint fresh, uint64_t now) noexcept nogil:
@@ -171,10 +173,11 @@ cdef class Proxies:
         if fresh:
             r = self.requests.find(bound)
             return bound if not by_id and r != NULL and r.vote != VOTE_VOID else 0
-        w.writing = 1
         if by_id and self.leave_queue(w, by_id):
-            return 0   # the others have their turns all the same
-        request = self.take_turn(w)
+            request = 0   # the others have their turns all the same
+        else:
+            request = self.take_turn(w)
+        self.wrote(w)
         return 0 if by_id else request
 
     cdef void answer_in(self, uint8_t order, uint32_t tgid, uint32_t tid, uint64_t key, uint64_t now) noexcept nogil:
@@ -211,9 +214,9 @@ cdef class Proxies:
         if w == NULL:
             return
         if order == ORDER_HAPROXY:
-            w.writing = 1
             if not self.leave_queue(w, key):
                 self.passed_on(w, key)
+            self.wrote(w)
             return
         left = w.reqs & ~w.closed
         while left:
@@ -256,6 +259,10 @@ cdef class Proxies:
 
     # ---- HAProxy -----------------------------------------------------------------------------------
 
+    cdef void wrote(self, Worker *w) noexcept nogil:
+        w.writing = 1
+        w.n_passed = w.n_pending
+
     cdef void reading(self, Worker *w) noexcept nogil:
         """The thread reads: if it has written, a phase has ended."""
         cdef uint32_t i, n = 0
@@ -265,12 +272,12 @@ cdef class Proxies:
         w.phase += 1
         if w.limbo:
             w.limbo -= 1
-        elif w.n_pending:
+        elif w.n_passed:
             w.behind += 1
             w.clean = 0
             if w.resets:
                 self.one_too_many(w)   # it is known of this thread that it may be misleading
-            for i in range(w.n_pending):
+            for i in range(min(w.n_passed, w.n_pending)):
                 self.mark(w.pending[i], VOTE_RETURN)
             for i in range(w.n_turns):
                 if w.turns[i].phase + 1 == w.phase:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 SERVER, CLIENT = 2, 3
+SLACK_NS = 100_000  # between a program's clock and the agent's; a port's requests are farther apart
 
 
 @dataclass
@@ -63,13 +64,13 @@ class Notes:
     def sent_before(self, port: int, ns: int) -> str:
         """The last request sent from this port before the time; "" if there is none."""
         rows = self.by_port.get(port, [])
-        i = bisect.bisect_right(rows, (ns, "~"))
+        i = bisect.bisect_right(rows, (ns + SLACK_NS, "~"))
         return rows[i - 1][1] if i else ""
 
     def read_after(self, port: int, ns: int) -> str:
         """The first request that was noted at this time or later as read from this port."""
         rows = self.by_port.get(port, [])
-        i = bisect.bisect_left(rows, (ns, ""))
+        i = bisect.bisect_left(rows, (ns - SLACK_NS, ""))
         return rows[i][1] if i < len(rows) else ""
 
 

@@ -70,9 +70,15 @@ def apache(folder: Path, port: int, upstream: int, *, mpm: str = "event", reuse:
 
 
 def envoy(
-    folder: Path, port: int, upstream: int, *, concurrency: int = 1, ids: bool = True, in_response: bool = False
+    folder: Path, port: int, upstream: int, *, concurrency: int = 1, ids: bool = True, in_response: bool = False, local: int = 0
 ) -> list[str]:
-    """ids: it makes an x-request-id where there is none (its default). in_response: it says it to the client, too."""
+    """ids: it makes an x-request-id where there is none (its default). in_response: it says it to the client, too. local: it
+    answers so many of 100 requests itself."""
+    answer = {
+        "match": {"prefix": "/", "runtime_fraction": {"default_value": {"numerator": local}}},
+        "direct_response": {"status": 200, "body": {"inline_string": "ok"}},
+    }
+    onward = {"match": {"prefix": "/"}, "route": {"cluster": "u"}}
     manager: dict[str, Any] = {
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "in",
@@ -80,7 +86,7 @@ def envoy(
         "always_set_request_id_in_response": in_response,
         "route_config": {
             "virtual_hosts": [
-                {"name": "v", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "u"}}]}
+                {"name": "v", "domains": ["*"], "routes": [answer, onward] if local else [onward]}
             ]
         },
         "http_filters": [
@@ -190,5 +196,6 @@ SETUPS = {
     "envoy": Setup(envoy),
     "envoy-off": Setup(envoy, {"ids": False}),
     "envoy-off-2": Setup(envoy, {"ids": False, "concurrency": 2}),
+    "envoy-local": Setup(envoy, {"ids": False, "local": 20}),
     "envoy-off-close": Setup(envoy, {"ids": False}, keep=False),
 }
