@@ -24,7 +24,8 @@ cdef enum Vote:              # HAProxy: Request.vote of a request that was read
 
 cdef struct Turn:            # a request whose turn it was
     uint64_t request
-    uint32_t phase
+    uint64_t call            # Envoy
+    uint32_t phase           # HAProxy
     uint32_t pad
 
 cdef struct Worker:          # a thread of a proxy
@@ -44,7 +45,7 @@ cdef struct Worker:          # a thread of a proxy
     uint32_t n_turns
     uint32_t n_answers
     uint64_t pending[QUEUE]
-    Turn turns[QUEUE]        # of this phase and the one before
+    Turn turns[QUEUE]        # HAProxy: of this phase and the one before; Envoy: the latest that were linked
     uint64_t answers[QUEUE]  # calls whose answers were read and not passed on
     # Envoy: bit sets of slots
     uint64_t reqs            # in use
@@ -53,6 +54,7 @@ cdef struct Worker:          # a thread of a proxy
     uint64_t calls           # in use
     uint64_t answered
     uint64_t sure_calls
+    uint64_t robbed          # requests: a call that was possible went to another
     uint64_t stray_calls     # may also serve a request that is not among these
     uint32_t strangers       # open requests that are not among these
     uint32_t uneven          # requests to go until one call for each request is believed again
@@ -97,6 +99,7 @@ cdef class Proxies:
     cdef void passed_on(self, Worker *w, uint64_t key) noexcept nogil
 
     cdef uint64_t match_call(self, Worker *w, uint64_t key, uint64_t by_id) noexcept nogil
+    cdef void not_even(self, Worker *w) noexcept nogil
     cdef void close_request(self, Worker *w, int a) noexcept nogil
     cdef void pair(self, Worker *w, int a, int k) noexcept nogil
     cdef void follow(self, Worker *w) noexcept nogil

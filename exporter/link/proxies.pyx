@@ -16,9 +16,10 @@ server's maxconn: the queue has an order of its own) nothing is concluded for a 
 Envoy (1.40). Writes come in an order of their own, so only what cannot be otherwise is taken: each request has one call,
 which is sent after the request was read and answered before the request is. A pair that is the only one possible for its
 request or its call is sure, and is taken from the others' possibilities, which may leave them only one, too. This sorts out
-few requests where dozens are in flight. It stands on "one call for each request": a call that finds nobody and a request
-that is answered without a call (retries, mirrors, authorisation, local answers) show that it does not hold; then only the
-call of a thread that has a single request open is linked, until UNEVEN requests have come and gone with one call each.
+few requests where dozens are in flight. An answer without a call is told by there being no call that was answered. It stands on "one call for each request": a call that finds nobody, and a request
+whose calls all prove to be others' (retries, mirrors, authorisation), show that it does not hold; then the latest links are
+taken back, and only the call of a thread that has a single request open is linked, until UNEVEN requests have come and gone
+with one call each.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -42,6 +43,7 @@ cdef enum:
     CLEAN = 256              # phases that make up for one reset
     PROBATION = 64           # phases after a reset, all without a fault, until turns are believed again
     UNEVEN = 256
+    RECENT = 64
 
 
 cdef inline uint64_t bit(int i) noexcept nogil:
@@ -146,6 +148,7 @@ cdef class Proxies:
         w.reqs |= bit(a)
         w.closed &= ~bit(a)
         w.sure_reqs &= ~bit(a)
+        w.robbed &= ~bit(a)
         w.req_key[a] = key
         w.req_calls[a] = 0
 
@@ -402,7 +405,7 @@ cdef class Proxies:
         if n == 1 and w.strangers == 0:
             alone = w.req_key[__builtin_ctzll(opened)]
             if not may:
-                w.uneven = UNEVEN   # its second
+                self.not_even(w)   # its second
                 return alone
         if by_id:
             left = may
@@ -416,7 +419,7 @@ cdef class Proxies:
                 return 0
         elif not may:
             if w.strangers == 0:
-                w.uneven = UNEVEN
+                self.not_even(w)
             return 0
         if ~w.calls == 0:
             self.forget_all(w)
@@ -447,6 +450,7 @@ cdef class Proxies:
             left &= left - 1
             w.call_reqs[i] &= ~bit(a)
         left = w.call_reqs[k] & ~bit(a)
+        w.robbed |= left
         while left:
             i = __builtin_ctzll(left)
             left &= left - 1
@@ -471,7 +475,7 @@ cdef class Proxies:
                 if may == 0:
                     # those that it could serve have others; with a stranger's, that is no surprise
                     if not w.stray_calls & bit(k):
-                        w.uneven = UNEVEN
+                        self.not_even(w)
                     self.no_cause(w.call_key[k])
                     w.calls &= ~bit(k)
                 elif not may & (may - 1) and not w.stray_calls & bit(k):
@@ -483,7 +487,8 @@ cdef class Proxies:
                 left &= left - 1
                 may = w.req_calls[a]
                 if may == 0:
-                    w.uneven = UNEVEN   # it was answered without a call
+                    if w.robbed & bit(a):
+                        self.not_even(w)   # what was possible for it went to others: one of these had none
                     w.reqs &= ~bit(a)
                 elif not may & (may - 1):
                     self.pair(w, a, __builtin_ctzll(may))
@@ -502,7 +507,7 @@ cdef class Proxies:
         w.reqs &= ~bit(a)
         w.calls &= ~bit(k)
         if not w.answered & bit(k):
-            w.uneven = UNEVEN
+            self.not_even(w)
             if r != NULL and r.cause == request and r.cause_method == LINK_ENVOY:
                 self.disagreements += 1
                 self.requests.set_cause(key, 0, LINK_NONE, CAUSE_DOUBTFUL)
@@ -517,6 +522,24 @@ cdef class Proxies:
             r = self.requests.find(key)
             if r != NULL:
                 r.by_order = 1
+            if w.n_turns == RECENT:
+                w.n_turns -= 1
+                memmove(&w.turns[0], &w.turns[1], w.n_turns * sizeof(Turn))
+            w.turns[w.n_turns].request = request
+            w.turns[w.n_turns].call = key
+            w.n_turns += 1
+
+    cdef void not_even(self, Worker *w) noexcept nogil:
+        """Not every request has one call: what was concluded lately is taken back."""
+        cdef Request *r
+        cdef uint32_t i
+        w.uneven = UNEVEN
+        for i in range(w.n_turns):
+            r = self.requests.find(w.turns[i].call)
+            if r != NULL and r.cause == w.turns[i].request and r.cause_method == LINK_ENVOY:
+                self.disagreements += 1
+                self.requests.set_cause(r.key, 0, LINK_NONE, CAUSE_DOUBTFUL)
+        w.n_turns = 0
 
     cdef void close_request(self, Worker *w, int a) noexcept nogil:
         """A request is answered: its call was answered before."""
@@ -560,7 +583,7 @@ cdef class Proxies:
             if rs == before:
                 break
         if __builtin_popcountll(rs) != __builtin_popcountll(ks):
-            w.uneven = UNEVEN
+            self.not_even(w)
         self.ambiguous += __builtin_popcountll(ks)
         w.reqs &= ~rs
         w.calls &= ~ks

@@ -70,15 +70,17 @@ def apache(folder: Path, port: int, upstream: int, *, mpm: str = "event", reuse:
 
 
 def envoy(
-    folder: Path, port: int, upstream: int, *, concurrency: int = 1, ids: bool = True, in_response: bool = False, local: int = 0
+    folder: Path, port: int, upstream: int, *, concurrency: int = 1, ids: bool = True, in_response: bool = False, local: int = 0,
+    mirror: bool = False,
 ) -> list[str]:
     """ids: it makes an x-request-id where there is none (its default). in_response: it says it to the client, too. local: it
-    answers so many of 100 requests itself."""
+    answers so many of 100 requests itself. mirror: it sends each request twice."""
     answer = {
         "match": {"prefix": "/", "runtime_fraction": {"default_value": {"numerator": local}}},
         "direct_response": {"status": 200, "body": {"inline_string": "ok"}},
     }
-    onward = {"match": {"prefix": "/"}, "route": {"cluster": "u"}}
+    twice = {"request_mirror_policies": [{"cluster": "u"}]} if mirror else {}
+    onward = {"match": {"prefix": "/"}, "route": {"cluster": "u", **twice}}
     manager: dict[str, Any] = {
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "in",
@@ -197,5 +199,6 @@ SETUPS = {
     "envoy-off": Setup(envoy, {"ids": False}),
     "envoy-off-2": Setup(envoy, {"ids": False, "concurrency": 2}),
     "envoy-local": Setup(envoy, {"ids": False, "local": 20}),
+    "envoy-mirror": Setup(envoy, {"ids": False, "mirror": True}),
     "envoy-off-close": Setup(envoy, {"ids": False}, keep=False),
 }
