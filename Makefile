@@ -17,6 +17,7 @@ demo: setup packages ## Show whole traces, RED, logs and the ledger of a real sh
 packages: ## Debian packages of the demo and the tests: real servers (none is started), wrk and tools
 	@tools/packages.sh wrk iproute2 openssl bpftool procps util-linux curl
 	@demo/setup.sh
+	@tests/net/proxies/setup.sh
 
 test: setup packages lint test-unit test-kernel test-installed ## Lint, types, unit, kernel and namespace tests
 

