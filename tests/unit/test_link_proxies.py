@@ -1,7 +1,7 @@
 """HAProxy and Envoy: calls are linked by the order of events on a thread, and only where that order leaves no doubt.
 
-Words as in test_link_nginx: I request in, c connect, O call out, U upstream's answer, R response; the letters behind are
-names of requests. What real proxies do is measured in tests/net/proxies.
+Words as in test_link_nginx: I request in, c connect, O call out, U upstream's answer, R response; the letters behind
+are names of requests. What real proxies do is measured in tests/net/proxies.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from engine_kit import MS, S, RigMaker, engines, ok
+from engine_kit import MS, RigMaker, S, engines, ok
 from engine_wire import Process, Wire
 from test_link_threads import Flow
 

@@ -45,8 +45,8 @@ class Verdict:
     def __str__(self) -> str:
         by = ", ".join(f"{name} {n}" for name, n in self.methods.most_common())
         return (
-            f"calls {self.calls:5}  precision {self.precision:6.2f} %  recall {self.recall:6.2f} %  wrong {self.wrong:3}"
-            f"  unlinked {self.unlinked:4}  missing {self.missing}  by method: {by or 'none'}"
+            f"calls {self.calls:5}  precision {self.precision:6.2f} %  recall {self.recall:6.2f} %"
+            f"  wrong {self.wrong:3}  unlinked {self.unlinked:4}  missing {self.missing}  by method: {by or 'none'}"
         )
 
 

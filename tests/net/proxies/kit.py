@@ -2,8 +2,9 @@
 
     python tests/net/proxies/kit.py [SETUP...] [--requests N] [--in-flight N] [--record FOLDER]
 
-prints a line a setup (all of programs.SETUPS without a name). Root. The programs live in a cgroup of their own, on which
-the agent is set. --record: keeps recordings and notes for `--again FOLDER`, which judges them with the code as it is now.
+prints a line a setup (all of programs.SETUPS without a name). Root. The programs live in a cgroup of their own, on
+which the agent is set. --record: keeps recordings and notes for `--again FOLDER`, which judges them with the code as it
+is now.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1] / "kit")]
 
-from agent import COMMAND, Agent, spans
-from cgroup import own_cgroup
-from judge import Notes, Verdict, judge
-from nginx import free_port
-from programs import SETUPS, Setup
+from agent import COMMAND, Agent, spans  # noqa: E402
+from cgroup import own_cgroup  # noqa: E402
+from judge import Notes, Verdict, judge  # noqa: E402
+from nginx import free_port  # noqa: E402
+from programs import SETUPS, Setup  # noqa: E402
 
 RULES = [
     {"match": {"cmdline": "*/upstream.py *"}, "name": "upstream"},

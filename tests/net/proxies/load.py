@@ -2,9 +2,9 @@
 
     python load.py PORT LOG REQUESTS IN_FLIGHT {keep,close} [HEADER]
 
-Writes LOG: a line of JSON `[truth, local port, ns]` for each request that was answered with 200, `ns` is CLOCK_REALTIME before
-it was sent. The only header that differs is X-Truth, which no part of the agent reads, and HEADER if one is named. Exit
-code 1 if any request failed. Run by kit.py.
+Writes LOG: a line of JSON `[truth, local port, ns]` for each request that was answered with 200, `ns` is
+CLOCK_REALTIME before it was sent. The only header that differs is X-Truth, which no part of the agent reads, and HEADER
+if one is named. Exit code 1 if any request failed. Run by kit.py.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
 ENVOY = ROOT / ".cache/envoy/lib"  # see tests/net/proxies/setup.sh
+TYPES = "type.googleapis.com/envoy.extensions.filters"
 MODULES = "/usr/lib/apache2/modules"
 
 
@@ -47,7 +48,8 @@ def haproxy(
         f"global\n  nbthread {threads}\n  maxconn 4096\n"
         f"defaults\n  mode {mode}\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n"
         f"frontend f\n  bind 127.0.0.1:{port}\n  {f'option {close}' if close else ''}\n  default_backend b\n  {front}\n"
-        f"backend b\n  {f'http-reuse {reuse}' if mode == 'http' else ''}\n  {back}\n  server s 127.0.0.1:{upstream} {server}\n"
+        f"backend b\n  {f'http-reuse {reuse}' if mode == 'http' else ''}\n  {back}\n"
+        f"  server s 127.0.0.1:{upstream} {server}\n"
     )
     return ["haproxy", "-db", "-f", str(folder / "haproxy.cfg")]
 
@@ -70,11 +72,18 @@ def apache(folder: Path, port: int, upstream: int, *, mpm: str = "event", reuse:
 
 
 def envoy(
-    folder: Path, port: int, upstream: int, *, concurrency: int = 1, ids: bool = True, in_response: bool = False, local: int = 0,
+    folder: Path,
+    port: int,
+    upstream: int,
+    *,
+    concurrency: int = 1,
+    ids: bool = True,
+    in_response: bool = False,
+    local: int = 0,
     mirror: bool = False,
 ) -> list[str]:
-    """ids: it makes an x-request-id where there is none (its default). in_response: it says it to the client, too. local: it
-    answers so many of 100 requests itself. mirror: it sends each request twice."""
+    """ids: it makes an x-request-id where there is none (its default). in_response: it says it to the client, too.
+    local: it answers so many of 100 requests itself. mirror: it sends each request twice."""
     answer = {
         "match": {"prefix": "/", "runtime_fraction": {"default_value": {"numerator": local}}},
         "direct_response": {"status": 200, "body": {"inline_string": "ok"}},
@@ -82,21 +91,17 @@ def envoy(
     twice = {"request_mirror_policies": [{"cluster": "u"}]} if mirror else {}
     onward = {"match": {"prefix": "/"}, "route": {"cluster": "u", **twice}}
     manager: dict[str, Any] = {
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "@type": f"{TYPES}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "in",
         "generate_request_id": ids,
         "always_set_request_id_in_response": in_response,
         "route_config": {
-            "virtual_hosts": [
-                {"name": "v", "domains": ["*"], "routes": [answer, onward] if local else [onward]}
-            ]
+            "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [answer, onward] if local else [onward]}]
         },
         "http_filters": [
             {
                 "name": "envoy.filters.http.router",
-                "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
-                },
+                "typed_config": {"@type": f"{TYPES}.http.router.v3.Router"},
             }
         ],
     }
@@ -182,7 +187,7 @@ SETUPS = {
     "haproxy-server-close": Setup(haproxy, {"close": "http-server-close"}),
     "haproxy-close": Setup(haproxy, {"close": "httpclose"}, keep=False),
     "haproxy-close-2": Setup(haproxy, {"close": "httpclose", "threads": 2}, keep=False),
-    # What the order of events must not be misled by: queues, calls of HAProxy's own, answers without a call, second tries.
+    # What must not mislead: queues, calls of HAProxy's own, answers without a call, second tries.
     "haproxy-maxconn": Setup(haproxy, {"server": "maxconn 10"}),
     "haproxy-maxconn-2": Setup(haproxy, {"server": "maxconn 25", "threads": 2}),
     "haproxy-check": Setup(haproxy, {"back": "option httpchk GET /check", "server": "check inter 200ms"}),

@@ -1,4 +1,4 @@
-"""The links inside real proxies at 50 requests in flight with identical paths, against what the programs around them know.
+"""The links inside real proxies at 50 requests in flight with identical paths, against what their neighbours know.
 
 A wrong link is worse than none: precision must hold everywhere, recall where the evidence is exact. kit.py prints the
 figures of any setup.
@@ -24,7 +24,15 @@ EXACT = [
     *(f"envoy-{how}" for how in ("id", "id-2", "answer", "echo", "answer-id")),
 ]
 SOME = ["haproxy-check", "haproxy-tcp-check"]  # their checks take links with them: the more often, the more
-DOUBTFUL = ["haproxy-maxconn", "haproxy-maxconn-2", "haproxy-retry", "envoy", "envoy-off", "envoy-off-2", "envoy-mirror"]
+DOUBTFUL = [
+    "haproxy-maxconn",
+    "haproxy-maxconn-2",
+    "haproxy-retry",
+    "envoy",
+    "envoy-off",
+    "envoy-off-2",
+    "envoy-mirror",
+]
 # Envoy without ids, few requests in flight: least recall, %
 FEW = [("envoy-off", 1, 99.5), ("envoy-off", 2, 85.0), ("envoy-local", 2, 85.0), ("envoy-mirror", 1, 49.0)]
 
