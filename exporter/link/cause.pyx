@@ -344,7 +344,7 @@ cdef class Causes:
             r = self.requests.find(cause)
             if r != NULL:
                 r.call = key
-        elif others_open and p.order != ORDER_HAPROXY:
+        elif others_open:
             r = self.requests.find(key)
             if r != NULL:
                 r.cause_state = CAUSE_PENDING

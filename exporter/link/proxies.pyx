@@ -196,6 +196,7 @@ cdef class Proxies:
             if r == NULL:
                 return
             r.answered = 1
+            self.no_cause(key)
             if r.cause and r.cause_method == LINK_HAPROXY:
                 if w.n_answers == QUEUE:
                     w.n_answers = 0
@@ -209,6 +210,7 @@ cdef class Proxies:
             if w.call_key[k] == key:
                 w.answered |= bit(k)
                 return
+        self.no_cause(key)
 
     cdef void answer_out(self, uint8_t order, uint32_t tgid, uint32_t tid, uint64_t key, uint64_t now) noexcept nogil:
         cdef Worker *w = self.worker(tid, tgid, now)
@@ -597,6 +599,7 @@ cdef class Proxies:
         cdef uint64_t left = w.calls
         w.strangers += __builtin_popcountll(w.reqs & ~w.closed)
         self.ambiguous += __builtin_popcountll(w.calls)
+        left &= w.answered   # for the others an id in the answer may tell
         while left:
             self.no_cause(w.call_key[__builtin_ctzll(left)])
             left &= left - 1
@@ -609,7 +612,7 @@ cdef class Proxies:
         w.stray_calls = 0
 
     cdef void no_cause(self, uint64_t key) noexcept nogil:
-        """No answer will tell: the span of this call need not wait."""
+        """Nothing will tell any more: spans need not wait for it."""
         cdef Request *r = self.requests.find(key)
         if r != NULL and r.cause == 0 and r.cause_state == CAUSE_PENDING:
             r.cause_state = CAUSE_NONE

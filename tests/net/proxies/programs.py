@@ -198,6 +198,7 @@ SETUPS = {
     "haproxy-retry": Setup(
         haproxy, {"back": "option redispatch 1\n  retries 3\n  server dead 127.0.0.1:1", "threads": 2}
     ),
+    "haproxy-tcp": Setup(haproxy, {"mode": "tcp"}),
     "envoy-id": Setup(envoy, request_id=True),
     "envoy-id-2": Setup(envoy, {"concurrency": 2}, request_id=True),
     "envoy-answer": Setup(envoy, {"in_response": True}),
