@@ -93,6 +93,7 @@ cdef class Proxies:
     cdef void reading(self, Worker *w) noexcept nogil
     cdef uint64_t take_turn(self, Worker *w) noexcept nogil
     cdef bint leave_queue(self, Worker *w, uint64_t key) noexcept nogil
+    cdef void let_pass(self, Worker *w) noexcept nogil
     cdef void start_over(self, Worker *w) noexcept nogil
     cdef void one_too_many(self, Worker *w) noexcept nogil
     cdef void refuse(self, uint64_t request) noexcept nogil

@@ -174,6 +174,8 @@ cdef class Proxies:
         if order == ORDER_ENVOY:
             return self.match_call(w, key, by_id)
         if fresh:
+            if bound == 0:
+                self.let_pass(w)   # it may be for one of those that wait: its connection was there before (TCP mode)
             r = self.requests.find(bound)
             return bound if not by_id and r != NULL and r.vote != VOTE_VOID else 0
         if by_id and self.leave_queue(w, by_id):
@@ -340,14 +342,19 @@ cdef class Proxies:
             self.refuse(w.turns[i].request)
         w.n_turns = 0
 
-    cdef void start_over(self, Worker *w) noexcept nogil:
-        """Requests do not have their turns in the order in which they were read."""
+    cdef void let_pass(self, Worker *w) noexcept nogil:
+        """Nothing is known of those that wait."""
         cdef uint32_t i
-        self.one_too_many(w)
         for i in range(w.n_pending):
             self.mark(w.pending[i], VOTE_VOID)
         self.ambiguous += w.n_pending
         w.n_pending = 0
+        w.n_passed = 0
+
+    cdef void start_over(self, Worker *w) noexcept nogil:
+        """Requests do not have their turns in the order in which they were read."""
+        self.one_too_many(w)
+        self.let_pass(w)
         w.behind = 0
         w.limbo = LIMBO << w.resets
         if w.resets < MAX_RESETS:

@@ -32,6 +32,7 @@ DOUBTFUL = [
     "envoy-off",
     "envoy-off-2",
     "envoy-mirror",
+    "haproxy-tcp",
 ]
 # Envoy without ids, few requests in flight: least recall, %
 FEW = [("envoy-off", 1, 99.5), ("envoy-off", 2, 85.0), ("envoy-local", 2, 85.0), ("envoy-mirror", 1, 49.0)]
