@@ -7,7 +7,6 @@ stands above the upstream's SERVER span by the connection's own identity. No id 
 
 from __future__ import annotations
 
-import bisect
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 SERVER, CLIENT = 2, 3
-SLACK_NS = 100_000  # between a program's clock and the agent's; a port's requests are farther apart
 
 
 @dataclass
@@ -27,7 +25,7 @@ class Verdict:
     right: int = 0
     wrong: int = 0
     unlinked: int = 0
-    missing: int = 0  # no span of the call, or none of its other end
+    missing: int = 0  # no span of the call or of its other end, or not known which request it was
     methods: Counter[str] = field(default_factory=Counter)  # of right and wrong ones
     mixed: int = 0  # calls whose trace is not that of the client's request, though they are said to be linked
 
@@ -51,39 +49,39 @@ class Verdict:
 
 
 class Notes:
-    """What a program has noted: for each port, the requests in the order of their times."""
+    """What a program has noted: for each port, the ids of the requests in their order."""
 
     def __init__(self, path: Path) -> None:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
-        self.rows = [row for row in rows if row[0]]  # a proxy's own requests have no id
+        self.calls = sum(row[0] != "" for row in rows)  # a proxy's own requests have no id
+        self.by_port: dict[int, list[str]] = defaultdict(list)
+        for truth, port, _ in sorted(rows, key=lambda row: int(row[2])):
+            self.by_port[port].append(truth)
+
+    def truths(self, spans: Sequence[dict[str, Any]], service: str) -> dict[str, str]:
+        """Span id -> the request's id, of a service's SERVER spans. The n-th request from a port is the n-th that was
+        noted of it, whatever the clocks say; ports of which a span is missing are left out."""
         by_port: dict[int, list[tuple[int, str]]] = defaultdict(list)
-        for truth, port, ns in rows:
-            by_port[port].append((ns, truth))
-        self.by_port = {port: sorted(rows) for port, rows in by_port.items()}
-
-    def sent_before(self, port: int, ns: int) -> str:
-        """The last request sent from this port before the time; "" if there is none."""
-        rows = self.by_port.get(port, [])
-        i = bisect.bisect_right(rows, (ns + SLACK_NS, "~"))
-        return rows[i - 1][1] if i else ""
-
-    def read_after(self, port: int, ns: int) -> str:
-        """The first request that was noted at this time or later as read from this port."""
-        rows = self.by_port.get(port, [])
-        i = bisect.bisect_left(rows, (ns - SLACK_NS, ""))
-        return rows[i][1] if i < len(rows) else ""
+        for span in spans:
+            if span["kind"] == SERVER and span["service"] == service:
+                start = int(span["startTimeUnixNano"])
+                by_port[span["attributes"]["client.port"]].append((start, span["spanId"]))
+        out = {}
+        for port, found in by_port.items():
+            noted = self.by_port.get(port, [])
+            if len(noted) == len(found):
+                out.update({span_id: truth for (_, span_id), truth in zip(sorted(found), noted, strict=True)})
+        return out
 
 
 def judge(spans: Sequence[dict[str, Any]], proxy: str, upstream: str, sent: Notes, read: Notes) -> Verdict:
     """spans: of all programs, flat (kit/agent.py). proxy, upstream: service names."""
-    verdict = Verdict(calls=len(read.rows))
+    verdict = Verdict(calls=read.calls)
+    served, called = sent.truths(spans, proxy), read.truths(spans, upstream)
     known = {span["spanId"]: span for span in spans}
     seen = 0
     for span in spans:
-        if span["kind"] != SERVER or span["service"] != upstream:
-            continue
-        start, port = int(span["startTimeUnixNano"]), span["attributes"]["client.port"]
-        truth = read.read_after(port, start)
+        truth = called.get(span["spanId"], "")
         call = known.get(span.get("parentSpanId", ""))
         if not truth or call is None or call["service"] != proxy or call["kind"] != CLIENT:
             continue
@@ -93,9 +91,11 @@ def judge(spans: Sequence[dict[str, Any]], proxy: str, upstream: str, sent: Note
             verdict.unlinked += 1
             continue
         assert request["kind"] == SERVER and request["service"] == proxy, request
-        served = sent.sent_before(request["attributes"]["client.port"], int(request["startTimeUnixNano"]))
+        if request["spanId"] not in served:
+            seen -= 1
+            continue
         verdict.methods[call["attributes"]["zerospan.link.method"]] += 1
-        if served == truth:
+        if served[request["spanId"]] == truth:
             verdict.right += 1
         else:
             verdict.wrong += 1
