@@ -46,7 +46,7 @@ ROOM = 0.5  # share of a sink's queue beyond which a replay waits
 
 
 def wall_offset() -> int:
-    """CLOCK_REALTIME - CLOCK_MONOTONIC, ns: of the reading that was interrupted least, or spans would be off by the
+    """CLOCK_REALTIME - CLOCK_MONOTONIC, ns; the wall clock may be set while we run. Of the reading that was interrupted least, or spans would be off by the
     time for which the thread was off its CPU.
     """
     best, offset = 1 << 62, 0
