@@ -46,8 +46,9 @@ ROOM = 0.5  # share of a sink's queue beyond which a replay waits
 
 
 def wall_offset() -> int:
-    """CLOCK_REALTIME - CLOCK_MONOTONIC, ns; the wall clock may be set while we run. Of the reading that was interrupted least, or spans would be off by the
-    time for which the thread was off its CPU.
+    """CLOCK_REALTIME - CLOCK_MONOTONIC, ns; the wall clock may be set while we run.
+
+    Of the reading that was interrupted least, or spans would be off by the time for which the thread had no CPU.
     """
     best, offset = 1 << 62, 0
     for _ in range(5):
