@@ -22,6 +22,7 @@ packages: ## Debian packages of the demo and the tests: real servers (none is st
 	@tools/packages.sh wrk iproute2 nftables openssl bpftool procps util-linux curl
 	@demo/setup.sh
 	@demo/bookinfo/setup.sh
+	@tests/net/proxies/setup.sh
 
 test: setup packages lint test-unit test-kernel test-installed ## Lint, types, unit, kernel and namespace tests
 

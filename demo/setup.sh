@@ -21,6 +21,8 @@ missing() {
     set -- /usr/lib/postgresql/*/bin/initdb
     [ -x "$1" ] || echo postgresql
     [ -x /usr/sbin/nginx ] || echo nginx-light
+    [ -x /usr/sbin/haproxy ] || echo haproxy         # tests/net/proxies
+    [ -x /usr/sbin/apache2 ] || echo apache2-bin
     [ -x /usr/bin/setpriv ] || echo util-linux
     for package in apache2-bin curl dnsmasq-base gunicorn libapache2-mod-php libpostgresql-jdbc-java nftables php-curl php-fpm \
         puma python3-dnspython python3-flask python3-requests redis-server ruby ruby-pg ruby-rack ruby-redis; do
@@ -43,6 +45,7 @@ allow_starts() {
 disable_units() {
     for package in "$@"; do
         case $package in
+            haproxy) unit=haproxy ;;
             nginx-light) unit=nginx ;;
             php-fpm) unit=$(basename "$(ls -d /lib/systemd/system/php*-fpm.service | tail -n 1)" .service) ;;
             postgresql) unit=postgresql ;;

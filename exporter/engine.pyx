@@ -167,7 +167,9 @@ cdef class Engine:
                 "points": self.points.nbytes() + self.points.sequences.nbytes(), "hops": self.hops.nbytes()}
 
     def links(self):
-        return {"disagreements": self.causes.disagreements, "ambiguous": self.causes.ambiguous,
+        return {"disagreements": self.causes.disagreements + self.causes.proxies.disagreements,
+                "ambiguous": self.causes.ambiguous + self.causes.proxies.ambiguous,
+                "proxy_threads_refused": self.causes.proxies.refused,
                 "ends_replaced": self.flows.ends.replaced,
                 "calls_forgotten": self.causes.calls_forgotten, "ids_refused": self.causes.ids_refused,
                 "registry_refused": self.requests.refused,

@@ -52,8 +52,18 @@ ROOM = 0.5  # share of a sink's queue beyond which a replay waits
 
 
 def wall_offset() -> int:
-    """CLOCK_REALTIME - CLOCK_MONOTONIC in ns: the wall clock may be set while we run."""
-    return time.time_ns() - time.monotonic_ns()
+    """CLOCK_REALTIME - CLOCK_MONOTONIC, ns; the wall clock may be set while we run.
+
+    Of the reading that was interrupted least, or spans would be off by the time for which the thread had no CPU.
+    """
+    best, offset = 1 << 62, 0
+    for _ in range(5):
+        before, wall, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+        if after - before < best:
+            best, offset = after - before, wall - (before + after) // 2
+        if best < 5_000:
+            break
+    return offset
 
 
 @dataclass

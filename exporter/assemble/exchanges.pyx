@@ -90,6 +90,8 @@ cdef class Exchanges(FlowTable):
             if self.shared is not None:
                 self.share(f, r)
         p = self.profile(self.now.proc)
+        p.fresh = f.run == 1 if r.kind == KIND_SERVER else f.asked
+        f.asked = 0
         if m.wire != WIRE_NONE:
             by_wire = hash64(hash_bytes(m.trace_id, 16, self.now.tgid), hash_bytes(m.parent_id, 8, 0))
             brought = r.kind == KIND_CLIENT and self.causes.id_slot(by_wire, False, 0) != NULL
@@ -176,6 +178,8 @@ cdef class Exchanges(FlowTable):
             self.answering(o, m.total >= 0)
             self.served(o, False)
         else:
+            if m.request_id.n and not self.late:
+                self.causes.id_back(hash_bytes(m.request_id.p, m.request_id.n, self.now.tgid), r.key, self.now.time_ns)
             self.answering(o, True)
         if not upgrade and f.streams[1].skip > 0:
             f.suspect = 1
@@ -189,6 +193,8 @@ cdef class Exchanges(FlowTable):
         cdef Profile p
         p.is_nginx = self.processes.procs[proc].is_nginx
         p.is_loop = self.processes.procs[proc].is_loop
+        p.order = self.processes.procs[proc].order
+        p.fresh = 0
         return p
 
     cdef bint sent_again(self, Flow *f, const Parsed *m) noexcept nogil:

@@ -156,19 +156,21 @@ cdef class Flows(Exchanges):
         return 0
 
     cdef int on_connect(self, const zs_connect *ev) except -1 nogil:
-        """nginx asks for an upstream connection while it handles the request that it is for."""
+        """nginx and HAProxy ask for an upstream connection while they handle the request that it is for."""
         cdef uint32_t proc = self.processes.cached(ev.tgid, NULL)
         cdef Profile p
         cdef Flow *f
-        if proc == 0 or not self.processes.procs[proc].is_nginx:
+        if proc == 0:
+            return 0
+        p = self.profile(proc)
+        if not p.is_nginx and not p.order:
             return 0
         if self.find(ev.conn_id) != NULL:
             return 0
         f = self.make(ev.conn_id)
         if f == NULL:
             return 0
-        p.is_nginx = 1
-        p.is_loop = 0
+        f.asked = 1
         f.last_ns = ev.time_ns
         f.bound = self.causes.connecting(p, ev.tgid, ev.tid, ev.time_ns)
         if f.bound and self.requests.ref(f.bound) == NULL:

@@ -13,6 +13,7 @@ cdef struct Proc:
     uint32_t service         # number of the service name: equal names, equal numbers; 0 unknown
     uint8_t is_nginx         # profile of the executable: its upstream pairing is used
     uint8_t is_loop          # profile: an event loop (node, uvicorn...); no thread evidence
+    uint8_t order            # profile: link.proxies.Order
     uint8_t hidden           # self-test: its spans are not exported
     Slice name               # service.name
     Slice resource           # encoded opentelemetry.proto.resource.v1.Resource message

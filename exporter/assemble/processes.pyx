@@ -17,7 +17,7 @@ cdef Slice view(bytes b):
 
 
 cdef class Processes:
-    """describe(tgid, comm) -> ProcessInfo with str name, bytes resource, labels, series; bool nginx, loop, hidden."""
+    """describe(tgid, comm) -> ProcessInfo with str name, bytes resource, labels, series; bool nginx, loop, hidden, int order."""
 
     def __cinit__(self, describe):
         self.describe = describe
@@ -92,6 +92,7 @@ cdef class Processes:
         p.service = self.services.setdefault(info.service, len(self.services) + 1)
         p.is_nginx = info.nginx
         p.is_loop = info.loop
+        p.order = info.order
         p.hidden = info.hidden
         p.name = view(kept[1])
         p.resource = view(kept[2])

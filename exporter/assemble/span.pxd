@@ -40,7 +40,9 @@ cdef enum LinkMethod:
     LINK_REQUEST_ID = 7      # "x-request-id"
     LINK_THREAD = 8          # "thread"
     LINK_NGINX = 9           # "nginx": pairing of an upstream call with the request around it
-    LINK_MAX = 10
+    LINK_HAPROXY = 10        # "haproxy": by the order of events on the proxy's thread
+    LINK_ENVOY = 11          # "envoy": likewise
+    LINK_MAX = 12
 
 cdef enum:                   # SpanString
     STR_OPERATION = 0        # http.request.method, db.operation.name, DNS query type

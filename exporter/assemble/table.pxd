@@ -49,7 +49,7 @@ cdef struct Flow:
     Open *head               # oldest open request
     Open *tail
     Open *passing            # its answer is passing by
-    uint64_t bound           # nginx: what its connect() served
+    uint64_t bound           # a proxy's: what its connect() served
     uint64_t head_ns         # when the unfinished head of the current run began
     uint64_t last_ns
     uint64_t closed_ns       # when the connection ended; what it received may be read later
@@ -80,6 +80,7 @@ cdef struct Flow:
     uint8_t unsure           # it does not wait, and records were lost: which answer is whose is not known
     uint8_t partial          # Partial: what the client's last run held was not all captured
     uint8_t stray            # the current run brought an answer whose request was not seen
+    uint8_t asked            # its connect() was seen, and no request since
     uint8_t checked          # spans for which it was asked whether the connection is the agent's own
     uint8_t local_addr[16]
     uint8_t remote_addr[16]

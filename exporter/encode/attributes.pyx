@@ -95,6 +95,8 @@ cdef list LINKS = [
     ("x-request-id", 0.95),
     ("thread", 0.99),
     ("nginx", 0.99),
+    ("haproxy", 0.99),
+    ("envoy", 0.99),
 ]
 
 cdef list METHODS = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"]

@@ -8,6 +8,7 @@ Results go into the registry (Requests.set_cause). A doubtful link is left out.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from zerospan.exporter.link.proxies cimport Proxies
 from zerospan.exporter.link.requests cimport Requests
 
 cdef enum:
@@ -45,9 +46,12 @@ cdef struct IdSlot:          # an id on the wire -> the request that brought it 
 cdef struct Profile:         # of the executable
     uint8_t is_nginx
     uint8_t is_loop
+    uint8_t order            # proxies.Order
+    uint8_t fresh            # of a request: the first of its connection; of a call: and its connect() was seen
 
 cdef class Causes:
     cdef Requests requests
+    cdef Proxies proxies
     cdef Thread *threads
     cdef uint64_t mask
     cdef readonly uint64_t n
@@ -88,6 +92,8 @@ cdef class Causes:
     cdef void expire(self, uint64_t now, uint64_t idle_ns) noexcept nogil
     # The answer of a request that brought no id shows one: the call that left with it was made for that request.
     cdef void answer_names(self, uint64_t hash, uint64_t key) noexcept nogil
+    # Likewise the answer of a call: the id may come from behind the proxy, and be passed on.
+    cdef void id_back(self, uint64_t hash, uint64_t key, uint64_t now) noexcept nogil
     cdef IdSlot *id_slot(self, uint64_t hash, bint make, uint64_t now) noexcept nogil
     cdef void drop_id(self, uint64_t at) noexcept nogil
     cdef void forget_id(self, uint64_t hash, uint64_t key) noexcept nogil

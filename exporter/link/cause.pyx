@@ -12,6 +12,8 @@ Evidence, best first:
    call's answer should be that request's. It need not (a body may be read in between without a record), but where
    a request is answered before its own call was, or two requests each follow the other's call, there is no link.
 
+4. HAProxy, Envoy: link/proxies.pyx.
+
 A thread that was seen with two open requests at once is an event loop; nothing is said about its calls (but by ids).
 Measured in shared/reference/async.md; counted against ground truth in tests/net.
 """
@@ -20,8 +22,11 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
-from zerospan.exporter.assemble.span cimport LINK_NGINX, LINK_NONE, LINK_REQUEST_ID, LINK_THREAD
+from zerospan.exporter.assemble.span cimport (
+    LINK_ENVOY, LINK_HAPROXY, LINK_NGINX, LINK_NONE, LINK_REQUEST_ID, LINK_THREAD,
+)
 from zerospan.exporter.link.ids cimport mix64
+from zerospan.exporter.link.proxies cimport ORDER_HAPROXY, Proxies
 from zerospan.exporter.link.requests cimport (
     CAUSE_DOUBTFUL, CAUSE_KNOWN, CAUSE_NONE, CAUSE_PENDING, Request, Requests,
 )
@@ -33,6 +38,7 @@ cdef enum:
 cdef class Causes:
     def __cinit__(self, Requests requests):
         self.requests = requests
+        self.proxies = Proxies(requests)
         self.mask = 255
         self.ids_mask = 1023
         self.threads = <Thread *>calloc(self.mask + 1, sizeof(Thread))
@@ -49,7 +55,8 @@ cdef class Causes:
         free(self.ids)
 
     def nbytes(self):
-        return (self.mask + 1) * sizeof(Thread) + (self.ids_mask + 1) * sizeof(IdSlot)
+        return (self.mask + 1) * sizeof(Thread) + (self.ids_mask + 1) * sizeof(IdSlot) \
+            + self.proxies.nbytes()
 
     # ---- threads -----------------------------------------------------------------------------------
 
@@ -99,6 +106,7 @@ cdef class Causes:
 
     cdef void expire(self, uint64_t now, uint64_t idle_ns) noexcept nogil:
         """Forgets threads and ids that were silent for idle_ns."""
+        self.proxies.expire(now, idle_ns)
         cdef Thread *old = self.threads
         cdef Thread *fresh
         cdef IdSlot *old_ids = self.ids
@@ -253,15 +261,32 @@ cdef class Causes:
         if s == NULL or not s.is_call or s.key == 0 or s.ambiguous:
             return
         r = self.requests.find(s.key)
-        if r != NULL and r.cause == 0 and r.cause_state != CAUSE_DOUBTFUL:
+        if r != NULL and ((r.cause == 0 and r.cause_state != CAUSE_DOUBTFUL)
+                          or r.cause_method == LINK_HAPROXY or r.cause_method == LINK_ENVOY):
             self.requests.set_cause(s.key, key, LINK_REQUEST_ID, CAUSE_KNOWN)
         s.key = 0
+
+    cdef void id_back(self, uint64_t hash, uint64_t key, uint64_t now) noexcept nogil:
+        cdef IdSlot *s = self.id_slot(hash, True, now)
+        if s == NULL or s.key == key:
+            return
+        if s.key:
+            if s.is_call:
+                s.ambiguous = 1   # two calls, and which of their answers is passed on is not known
+                self.ambiguous += 1
+            return
+        s.key = key
+        s.is_call = 1
+        s.ambiguous = 0
+        s.seen_ns = now
 
     cdef void inbound(self, Profile p, uint32_t tgid, uint32_t tid, uint64_t key, uint64_t now) noexcept nogil:
         cdef Thread *t = self.thread(tid, tgid, now)
         if t == NULL:
             return
         t.open += 1
+        if p.order:
+            self.proxies.inbound(p.order, tgid, tid, key, p.fresh, now)
         if t.open > 1 and not p.is_nginx:
             # A loop, or the records of its last answer were lost: either way it was not known what the calls were for.
             t.is_loop = 1
@@ -281,6 +306,8 @@ cdef class Causes:
 
     cdef uint64_t connecting(self, Profile p, uint32_t tgid, uint32_t tid, uint64_t now) noexcept nogil:
         cdef Thread *t
+        if p.order:
+            return self.proxies.connecting(p.order, tgid, tid, now)
         if not p.is_nginx:
             return 0
         t = self.thread(tid, tgid, now)
@@ -291,7 +318,13 @@ cdef class Causes:
         cdef Thread *t = self.thread(tid, tgid, now)
         cdef Request *r
         cdef uint64_t cause = by_id
-        if t != NULL and not by_id:
+        if p.order:
+            cause = self.proxies.outbound(p.order, tgid, tid, key, by_id, bound, p.fresh, now)
+            if by_id:
+                cause = by_id
+            else:
+                method = LINK_HAPROXY if p.order == ORDER_HAPROXY else LINK_ENVOY
+        elif t != NULL and not by_id:
             if p.is_nginx:
                 cause = bound if bound else t.context
                 method = LINK_NGINX
@@ -307,7 +340,7 @@ cdef class Causes:
             self.requests.set_cause(key, cause, method, CAUSE_KNOWN)
             r = self.requests.find(key)
             if r != NULL:
-                r.by_order = method == LINK_NGINX
+                r.by_order = method in (LINK_NGINX, LINK_HAPROXY, LINK_ENVOY)
             r = self.requests.find(cause)
             if r != NULL:
                 r.call = key
@@ -336,6 +369,9 @@ cdef class Causes:
                 t.context = r.cause if r.cause_state != CAUSE_DOUBTFUL else 0
                 r.answered = 1
             t.last_answer = key
+            return
+        if p.order:
+            self.proxies.answer_in(p.order, tgid, tid, key, now)
             return
         i = t.n_calls
         while i > 0:
@@ -368,6 +404,8 @@ cdef class Causes:
             t.context = 0
             t.last_answer = 0
             return
+        if p.order:
+            self.proxies.answer_out(p.order, tgid, tid, key, now)
         if p.is_loop or t.is_loop:
             t.n_calls = 0
             return
@@ -451,6 +489,8 @@ cdef class Causes:
     cdef void gone(self, uint32_t tid, uint64_t key, bint answered, bint doubt) noexcept nogil:
         cdef uint64_t i = mix64(tid) & self.mask
         cdef Thread *t
+        if not answered:
+            self.proxies.gone(tid, key)
         while self.threads[i].tid:
             t = &self.threads[i]
             if t.tid == tid:

@@ -137,6 +137,7 @@ class Describer:
             attributes,
             nginx=profiles.is_nginx(base(p.exe)),
             loop=profiles.is_loop(runs, language),
+            order=profiles.order_of(base(p.exe)),
             shared=f"process:{tgid}:{stat.life.start_ticks}:{p.exe}:{service}",
         )
 
@@ -164,6 +165,7 @@ class Describer:
         *,
         nginx: bool = False,
         loop: bool = False,
+        order: int = 0,
         shared: str = "",
     ) -> ProcessInfo:
         service = str(attributes["service.name"])
@@ -177,6 +179,7 @@ class Describer:
             target_info=labels.target_info(attributes),
             nginx=nginx,
             loop=loop,
+            order=order,
             hidden=tgid in self._hidden,
             shared=shared,
         )

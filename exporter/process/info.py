@@ -19,5 +19,6 @@ class ProcessInfo(msgspec.Struct, frozen=True, gc=False):
     target_info: bytes  # Prometheus: the further labels of target_info, may be empty
     nginx: bool = False  # its upstream pairing tells causes
     loop: bool = False  # many requests share a thread: threads tell no causes
+    order: int = 0  # link/proxies.pxd, Order: which proxy's order of events tells causes
     hidden: bool = False  # its spans are not exported
     shared: str = ""

@@ -15,6 +15,7 @@ from zerospan.exporter.process.program import Program, family_of
 NGINX = frozenset(("nginx", "openresty", "angie", "tengine", "freenginx"))
 # varnishd is not here: it gives each request a thread of its own.
 LOOPS = frozenset(("envoy", "haproxy", "trafficserver", "traffic_server", "squid", "lighttpd", "h2o"))
+ORDERS = {"haproxy": 1, "envoy": 2}  # link/proxies.pxd, Order
 LOOP_FAMILIES = frozenset(("node", "deno", "bun"))
 LOOP_SERVERS = frozenset(("uvicorn", "hypercorn", "daphne", "twistd", "sanic"))
 LOOP_WORKERS = ("uvicorn", "gevent", "eventlet", "tornado", "aiohttp")  # gunicorn's worker classes
@@ -23,6 +24,11 @@ LOOP_WORKERS = ("uvicorn", "gevent", "eventlet", "tornado", "aiohttp")  # gunico
 def is_nginx(exe_name: str) -> bool:
     """By the name of the executable file, never by what a process calls itself."""
     return exe_name in NGINX
+
+
+def order_of(exe_name: str) -> int:
+    """Which proxy's rule holds, 0 for none; by the executable file, too."""
+    return ORDERS.get(exe_name, 0)
 
 
 def is_loop(p: Program, language: str) -> bool:

@@ -41,6 +41,8 @@ PROCESSES = [
     Process(20, "shop"),
     Process(30, "nginx", nginx=True),
     Process(40, "node", loop=True),
+    Process(41, "haproxy", loop=True, order=1),
+    Process(42, "envoy", loop=True, order=2),
     Process(50, "hidden", hidden=True),
     Process(60, "zerospan", agent=True),
 ]

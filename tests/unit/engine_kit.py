@@ -148,6 +148,7 @@ def describe(process: Process) -> ProcessInfo:
         target_info=b"",
         nginx=process.nginx,
         loop=process.loop,
+        order=process.order,
         hidden=process.hidden,
     )
 

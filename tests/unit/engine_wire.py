@@ -28,6 +28,7 @@ class Process:
     comm: str
     nginx: bool = False
     loop: bool = False
+    order: int = 0
     hidden: bool = False
     agent: bool = False  # zs_self_tgid: only its connections are announced
 
