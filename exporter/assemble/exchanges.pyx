@@ -90,8 +90,8 @@ cdef class Exchanges(FlowTable):
             if self.shared is not None:
                 self.share(f, r)
         p = self.profile(self.now.proc)
-        p.fresh = f.run == 1 if r.kind == KIND_SERVER else f.asked
-        f.asked = 0
+        p.fresh = f.run == 1 if r.kind == KIND_SERVER else f.connects
+        f.connects = 0
         if m.wire != WIRE_NONE:
             by_wire = hash64(hash_bytes(m.trace_id, 16, self.now.tgid), hash_bytes(m.parent_id, 8, 0))
             brought = r.kind == KIND_CLIENT and self.causes.id_slot(by_wire, False, 0) != NULL
@@ -364,12 +364,12 @@ cdef class Exchanges(FlowTable):
 
     cdef Slice peer_of(self, Flow *f) noexcept nogil:
         cdef const EndAddress *other
-        if f.asked < 2 and f.key:
+        if f.peer_asked < 2 and f.key:
             # the other end was seen before the first request was finished, or is not on this host
-            f.asked += 1
+            f.peer_asked += 1
             other = self.ends.find(f.key, END_SERVER if f.role == ZS_ROLE_CONNECTING else END_CLIENT)
             if other != NULL:
-                f.asked = 2
+                f.peer_asked = 2
                 if other.port != f.remote_port or memcmp(other.addr, f.remote_addr, 16):
                     f.peer = other[0]
         return slice_of(<const uint8_t *>&f.peer, sizeof(EndAddress) if f.peer.family else 0)

@@ -170,7 +170,7 @@ cdef class Flows(Exchanges):
         f = self.make(ev.conn_id)
         if f == NULL:
             return 0
-        f.asked = 1
+        f.connects = 1
         f.last_ns = ev.time_ns
         f.bound = self.causes.connecting(p, ev.tgid, ev.tid, ev.time_ns)
         if f.bound and self.requests.ref(f.bound) == NULL:

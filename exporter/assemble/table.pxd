@@ -80,12 +80,12 @@ cdef struct Flow:
     uint8_t unsure           # it does not wait, and records were lost: which answer is whose is not known
     uint8_t partial          # Partial: what the client's last run held was not all captured
     uint8_t stray            # the current run brought an answer whose request was not seen
-    uint8_t asked            # its connect() was seen, and no request since
+    uint8_t connects         # its connect() was seen, and no request since
     uint8_t checked          # spans for which it was asked whether the connection is the agent's own
     uint8_t local_addr[16]
     uint8_t remote_addr[16]
     EndAddress peer          # where the other end really is, if that is not the remote address; family 0: it is, or is not known
-    uint8_t asked            # spans for which `peer` was asked for
+    uint8_t peer_asked       # spans for which `peer` was asked for
 
 cdef struct Now:             # of the record that is being handled: what on_message needs
     uint64_t time_ns
