@@ -14,15 +14,13 @@ setup: ## Install what is missing and build; leaves .venv/bin/zerospan
 demo: setup packages ## Show whole traces, RED, logs and the ledger of a real shop of services
 	@$(ROOT) $(PY) -m demo
 
-demo-bookinfo: setup ## Show one whole trace of Istio's Bookinfo: two nodes, VXLAN, Envoys, four languages
-	@demo/bookinfo/setup.sh
+demo-bookinfo: setup packages ## Show one whole trace of Istio's Bookinfo: two nodes, VXLAN, Envoys, four languages
 	@$(ROOT) $(PY) -m demo.bookinfo
 
 packages: ## Debian packages of the demo and the tests: real servers (none is started), wrk and tools
 	@tools/packages.sh wrk iproute2 nftables openssl bpftool procps util-linux curl
 	@demo/setup.sh
 	@demo/bookinfo/setup.sh
-	@tests/net/proxies/setup.sh
 
 test: setup packages lint test-unit test-kernel test-installed ## Lint, types, unit, kernel and namespace tests
 

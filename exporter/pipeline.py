@@ -39,7 +39,6 @@ from zerospan.exporter.sinks.prometheus import MetricsServer
 from zerospan.exporter.source import replay as steps
 from zerospan.exporter.source.capture import Capture, Filters
 from zerospan.exporter.source.nic import Nics
-from zerospan.exporter.source.pace import Pace
 from zerospan.exporter.source.recording import Describe, Tape
 from zerospan.exporter.source.replay import Replay
 
@@ -75,7 +74,6 @@ class Pipeline:
     sinks: list[Sink]
     describer: Describer
     capture: Capture | None = None
-    pace: Pace | None = None
     nics: Nics | None = None  # points of the way; watched from start() on
     metrics: MetricsServer | None = None
     control: ControlServer | None = None
@@ -108,13 +106,9 @@ class Pipeline:
             self.nics.start()
         self._thread = threading.Thread(target=self._run, name="drain")
         self._thread.start()
-        if self.pace is not None:
-            self.pace.start()
 
     def stop(self, deadline_s: float = STOP_S) -> Ledger:
         """Takes the hooks off, drains what they wrote, lets every span go, flushes the sinks. Returns the ledger."""
-        if self.pace is not None:
-            self.pace.stop()
         if self.nics is not None:
             self.nics.stop()
         if self.capture is not None:
@@ -184,8 +178,6 @@ class Pipeline:
                 self._interfaces = self.nics.generation
                 self.engine.interfaces.replace(self.nics.interfaces())
             self.put(self.engine.tick(now, offset))
-            if self.pace is not None:
-                self.pace.beat(max((sink.fill for sink in self.sinks), default=0.0))
             if now - swept >= sweep_ns:
                 swept = now
                 if self.capture is not None:
@@ -268,7 +260,6 @@ class Pipeline:
             "uptime_s": round((time.time_ns() - self.started_ns) / 1e9, 1),
             "hooks": self.capture.choice.layout if self.capture is not None else "none",
             "selftest": self.selftest,
-            "scheduling": _scheduling(self.pace),
             "metrics": _address(self.metrics) if self.metrics is not None else None,
             "seen": now.seen,
             "exported": now.exported,
@@ -287,11 +278,6 @@ class Pipeline:
 
 def _address(server: MetricsServer) -> str:
     return f"{server.listen.rpartition(':')[0]}:{server.port}"
-
-
-def _scheduling(pace: Pace | None) -> dict[str, object] | None:
-    """Whether the agent runs behind the other programs now, and how often it had to step forward."""
-    return None if pace is None else {"idle": pace.idle, "hurried": pace.hurried}
 
 
 def _sink_status(sink: Sink) -> dict[str, object]:
@@ -374,8 +360,7 @@ def build(
             shared=shared,
             network=network_info(describer.host),
         )
-        pace = Pace(capture.ring) if capture is not None and config.capture.yield_cpu else None
-        pipeline = Pipeline(config, engine, sinks, describer, capture, pace, tape=tape, replay=replay)
+        pipeline = Pipeline(config, engine, sinks, describer, capture, tape=tape, replay=replay)
         pipeline.exchange = exchange
         if capture is not None and config.capture.nic:
             pipeline.nics = Nics(capture, netns=config.filter.netns, share=config.capture.nic)

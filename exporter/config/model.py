@@ -46,13 +46,6 @@ class Capture(Section, frozen=True):
         tuple[Port, ...],
         Meta(description="Ports whose messages are copied up to 16 KiB, e.g. of a database."),
     ] = ()
-    yield_cpu: Annotated[
-        bool,
-        Meta(
-            description="Run at SCHED_IDLE, behind all other programs of the same cgroup, as long as that keeps up "
-            "(needs CAP_SYS_NICE)."
-        ),
-    ] = True
     drain_ms: Annotated[int, Meta(ge=1, le=1000, description="Time between two drains of the ring.")] = 8
     nic: Annotated[
         float,

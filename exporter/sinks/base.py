@@ -73,9 +73,5 @@ class Sink(Protocol):
         """Sends what is queued for at most `deadline_s` seconds, drops and counts the rest. Repeatable."""
 
     @property
-    def fill(self) -> float:
-        """Share of the queue that waits because sending is slow, 0 to 1; 0 while the receiver is away."""
-
-    @property
     def stats(self) -> SinkStats:
         """A consistent snapshot; from any thread."""

@@ -35,11 +35,6 @@ class NullSink:
             self._stopped = True
 
     @property
-    def fill(self) -> float:
-        """Nothing waits."""
-        return 0.0
-
-    @property
     def stats(self) -> SinkStats:
         """A consistent snapshot; from any thread."""
         with self._lock:

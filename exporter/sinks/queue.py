@@ -169,11 +169,6 @@ class QueueSink:
             log.warning("%s: %d %s not sent by the end: %s", self.name, lost, _noun(self.signal), self._why())
 
     @property
-    def fill(self) -> float:
-        """Share of the queue that waits because sending is slow; from any thread, without the lock: a moment's view."""
-        return 0.0 if self._failing else self._bytes / self._limit
-
-    @property
     def stats(self) -> SinkStats:
         """A consistent snapshot; from any thread."""
         with self._lock:

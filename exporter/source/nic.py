@@ -136,9 +136,7 @@ class Nics:
         self._only = frozenset(netns_inode(name) for name in netns)
         self._ways = WAYS if way == "auto" else (way,)
         self._lo = lo
-        self._programs = Programs(
-            capture.shared(), share, flows, each
-        )
+        self._programs = Programs(capture.shared(), share, flows, each)
         self._sweep = self._programs.maps.attach_map_iter("zs_nic_sweep", "zs_nic_flows")
         self._places: dict[int, _Place] = {}
         self._nsids: dict[tuple[int, int], int] = {}  # (namespace, its number for another) -> the other

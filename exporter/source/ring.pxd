@@ -25,10 +25,7 @@ cdef class Rings(Source):
     cdef uint64_t until_ns   # records that are younger are left for the next pass
     cdef bint open           # a pass is under way
     cdef readonly unsigned long long records   # drained so far
-    cdef readonly unsigned long long nbytes    # of all rings
     cdef const uint8_t *next(self, uint32_t *size) noexcept nogil
     cdef void release(self) noexcept nogil
-    # Bytes that are not read yet; from any thread.
-    cdef unsigned long waiting(self) noexcept nogil
     cdef void begin(self) noexcept nogil
     cdef bint choose(self) noexcept nogil

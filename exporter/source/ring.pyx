@@ -59,7 +59,6 @@ cdef class Rings(Source):
             r = &self.regions[self.n]
             map_ring(r, fd, size)
             self.n += 1
-            self.nbytes += size
 
     def __dealloc__(self):
         cdef int i
@@ -110,13 +109,6 @@ cdef class Rings(Source):
             if r.given != r.at:
                 r.given = r.at
                 zs_store_release(r.consumer, r.at)
-
-    cdef unsigned long waiting(self) noexcept nogil:
-        cdef unsigned long total = 0
-        cdef int i
-        for i in range(self.n):
-            total += zs_load_acquire(self.regions[i].producer) - self.regions[i].given
-        return total
 
     cdef void begin(self) noexcept nogil:
         cdef timespec now

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
-ENVOY = ROOT / ".cache/envoy/lib"  # see tests/net/proxies/setup.sh
+ENVOY = ROOT / ".cache/bookinfo/venv/lib"  # see demo/bookinfo/setup.sh
 TYPES = "type.googleapis.com/envoy.extensions.filters"
 MODULES = "/usr/lib/apache2/modules"
 
