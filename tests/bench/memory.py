@@ -4,7 +4,7 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent import Account, agent
+from bench_agent import Account, agent
 from traffic import Nginx
 
 EVERY_S = 2.0

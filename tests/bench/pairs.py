@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent import Account, Agent, agent
+from bench_agent import Account, Agent, agent
 from machine import SERVER_CORE, measure_json
 from traffic import Load, Nginx
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import memory
 import replay
-from agent import Account
+from bench_agent import Account
 from machine import About
 from pairs import CALLS, Pair
 from traffic import CONNECTIONS

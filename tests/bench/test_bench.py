@@ -20,7 +20,7 @@ import machine
 import pairs
 import report
 import traffic
-from agent import Account
+from bench_agent import Account
 
 STALL_S = 0.3
 
