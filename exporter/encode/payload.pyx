@@ -52,9 +52,6 @@ cdef class Payload:
     def __getbuffer__(self, Py_buffer *view, int flags):
         PyBuffer_FillInfo(view, self, self.p, self.n, 1, flags)
 
-    def __releasebuffer__(self, Py_buffer *view):
-        pass
-
 
 cdef Payload payload_new(Shelf shelf, size_t n):
     cdef Payload made = Payload.__new__(Payload)

@@ -21,7 +21,7 @@ from agent import Agent, count_logs, spans
 from cgroup import own_cgroup
 from collector import CLIENT, SERVER, Collector, sw8
 from nginx import free_port
-from programs import running
+from running import running
 from venvs import python_with
 
 HERE = Path(__file__).parent

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from agent import Agent, spans
 from cgroup import own_cgroup
 from nginx import free_port
-from programs import running
+from running import running
 from venvs import python_with
 
 HERE = Path(__file__).parent
