@@ -5,7 +5,8 @@
  *
  * Up to kernel 6.4 sendfile and splice send by inet_sendpage; the loader turns that program on where the function is.
  */
-#include "zs_message.bpf.h"
+#include "zs_datagram.bpf.h"
+#include "zs_life.bpf.h"
 #include <bpf/bpf_tracing.h>
 
 char LICENSE[] SEC("license") = "GPL";

@@ -3,7 +3,8 @@
  * Layout "sock_length", for kernels that have the tracepoints sock_send_length and sock_recv_length (6.3): no cost at
  * all to system calls that are not socket calls, no file descriptor to look up, state in the socket's own storage.
  */
-#include "zs_message.bpf.h"
+#include "zs_datagram.bpf.h"
+#include "zs_life.bpf.h"
 #include <bpf/bpf_tracing.h>
 
 char LICENSE[] SEC("license") = "GPL";

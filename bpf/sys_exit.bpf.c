@@ -6,7 +6,8 @@
  * deleted when the socket is destroyed.
  */
 #define ZS_UNTRUSTED_SOCK
-#include "zs_message.bpf.h"
+#include "zs_datagram.bpf.h"
+#include "zs_life.bpf.h"
 #include <bpf/bpf_tracing.h>
 
 char LICENSE[] SEC("license") = "GPL";
