@@ -29,6 +29,7 @@ RESCAN_SHARE = 0.02  # of one core, at most: a machine with very many processes 
 START_S = 10.0
 FLOWS = 65536  # connections at points; about 200 bytes each
 KEPT = ("zs_nic_flows", "zs_nic_owns")  # maps that all objects here have together
+SWEEP = "zs_nic_sweep"  # over KEPT[0]: runs that ended in silence
 
 
 class Programs:
@@ -52,7 +53,7 @@ class Programs:
                 log.info("NIC points: one object for each namespace, since one for all does not load: %s", e)
         if self._one is None:
             try:
-                self._maps = self._load(1, ())  # no program: it keeps the maps
+                self._maps = self._load(1, (SWEEP,))  # it keeps the maps, and sweeps over them
             except OSError as e:
                 raise CaptureError(f"NIC points: {e}") from e
         else:
@@ -137,7 +138,7 @@ class Nics:
         self._ways = WAYS if way == "auto" else (way,)
         self._lo = lo
         self._programs = Programs(capture.shared(), share, flows, each)
-        self._sweep = self._programs.maps.attach_map_iter("zs_nic_sweep", "zs_nic_flows")
+        self._sweep = self._programs.maps.attach_map_iter(SWEEP, KEPT[0])
         self._places: dict[int, _Place] = {}
         self._nsids: dict[tuple[int, int], int] = {}  # (namespace, its number for another) -> the other
         self._table: dict[tuple[int, int], Interface] = {}

@@ -1,8 +1,9 @@
 """What the kernel programs would write: sockets' states and one ring, in Python.
 
-A second implementation of bpf/include/zs_{message,life,datagram}.bpf.h (zs_on_tcp, zs_on_destroy, zs_sweep_one, zs_on_udp), so that the
-engine's tests see the records that a conversation gives, runs, offsets, gaps and all, whatever is lost on the way.
-Nothing here knows a protocol. Used by engine_kit and the tests; times are nanoseconds of CLOCK_MONOTONIC.
+A second implementation of bpf/include/zs_{message,life,datagram}.bpf.h (zs_on_tcp, zs_on_destroy,
+zs_sweep_one, zs_on_udp), so that the engine's tests see the records that a conversation gives, runs, offsets,
+gaps and all, whatever is lost on the way. Nothing here knows a protocol. Used by engine_kit and the tests;
+times are nanoseconds of CLOCK_MONOTONIC.
 """
 
 from __future__ import annotations
