@@ -126,8 +126,8 @@ class Bookinfo:
         return done
 
     def settings(self) -> dict[str, Any]:
-        """What an agent must be told: points at the network's interfaces; names that call the Envoys by their pods (they
-        are one program five times)."""
+        """What an agent must be told: to watch network interfaces, and to call the Envoys by their pods (they are one
+        program five times)."""
         rules = [
             {"match": {"cmdline": f"*envoy*--service-cluster {name} *"}, "name": f"{name}-envoy"}
             for name in ("ingress", *NAMES)

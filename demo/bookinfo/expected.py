@@ -5,7 +5,8 @@ with the CLIENT span of who sent it and, below that, the SERVER span of who read
 sender was serving. Each network interface on the way of a hop has a span, too (NICS): INTERNAL, below the CLIENT span.
 The way follows from the topology (demo/hosts.py):
 
-    client eth0 > node one eth0 (DNAT, SNAT) > ingress       same node: eth0 > veth of the one > veth of the other > eth0
+    from outside: client's eth0 > node's eth0 (then DNAT, SNAT) > veth > eth0
+    same node: eth0 > veth > veth > eth0
     other node: eth0 > veth > vxlan0 > node's eth0 (in VXLAN) > node's eth0 (in VXLAN) > vxlan0 > veth > eth0
 
 Calls inside a pod (a program and its side-car, by `lo`) have none, nor have look-ups: points are of TCP. The underlay's
@@ -90,7 +91,8 @@ PROCESSES: tuple[Row, ...] = tuple(row for hop in HOPS for row in _rows(hop))  #
 
 
 class Pod(NamedTuple):
-    """Where it is, as demo/hosts.py numbers them in the order of cluster.PLACES. `device`: the node's end of its veth."""
+    """Where it is, as demo/hosts.py numbers them in the order of cluster.PLACES. `device`: the node's end of its
+    veth."""
 
     node: str
     device: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 from demo.bookinfo import judge  # noqa: E402
 from demo.bookinfo.client import Request  # noqa: E402
 from demo.bookinfo.cluster import Bookinfo  # noqa: E402
-from demo.bookinfo.expected import CLIENT, HOPS, KINDS, PROCESSES, SPANS, Row  # noqa: E402
+from demo.bookinfo.expected import CLIENT, HOPS, KINDS, NICS, PROCESSES, SPANS, Row  # noqa: E402
 
 from zerospan.exporter.tree import Span  # noqa: E402
 
@@ -87,6 +88,7 @@ def test_tempo_has_this_span_below_that_parent(run: Run, row: Row) -> None:
 def test_tempo_has_them_all_and_no_other(run: Run) -> None:
     assert run.curl.status == 200
     assert len(PROCESSES) == 2 * len(HOPS) == 36  # 24 as DeepFlow counts them, and 12 of look-ups
+    assert len(NICS) == 2 * 4 + 3 * 8 == 32  # two hops within one node, three by VXLAN; DeepFlow's have 14
     _, lacking, surplus = judge.compare(as_exported(run.tempo))
     assert (lacking, surplus) == ([], [])
     assert len(run.tempo) == len(SPANS)
@@ -107,6 +109,24 @@ def test_spans_lie_within_what_caused_them(run: Run) -> None:
             assert outer.start_ns <= inner.start_ns, row
             # a server's send may return after the client has read it all; one kernel, one clock here
             assert inner.end_ns <= outer.end_ns or row.kind != CLIENT, row
+
+
+def test_interfaces_saw_it_in_the_order_of_the_way(run: Run) -> None:
+    """The request passes them one after the other, the answer back: each span lies within the one before."""
+    found, _, _ = judge.compare(as_exported(run.tempo))
+    for before, row in pairwise(NICS):
+        if before.parent == row.parent:
+            outer, inner = found[before.id], found[row.id]
+            assert outer.start_ns < inner.start_ns <= inner.end_ns < outer.end_ns, (before, row)
+
+
+def test_hop_times_are_the_calls_time(run: Run) -> None:
+    found, _, _ = judge.compare(as_exported(run.tempo))
+    for parent in {row.parent for row in NICS}:
+        call = found[parent]
+        shares = {key: int(value) for key, value in call.attributes.items() if key.startswith("zerospan.hop.")}
+        assert sum(shares.values()) == call.end_ns - call.start_ns, call
+        assert {"zerospan.hop.network", "zerospan.hop.server_host", "zerospan.hop.server_process"} <= shares.keys()
 
 
 def test_under_load_all_are_whole_and_none_is_mixed(run: Run) -> None:
