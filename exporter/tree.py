@@ -149,7 +149,8 @@ def _network(call: Call, points: dict[str, list[Span]], room: int) -> list[str]:
              for name in HOPS if f"zerospan.hop.{name}" in hops]  # fmt: skip
     # the longer it took, the nearer to the client
     seen.sort(key=lambda s: (POINTS.index(s.attributes["zerospan.point"]), s.start_ns - s.end_ns, s.span_id))
-    at, last = [], ""
+    at: list[str] = []
+    last = ""
     for s in seen:
         point = s.attributes["zerospan.point"]
         interface = plain(str(s.attributes.get("network.interface.name", "?")))
