@@ -213,8 +213,6 @@ cdef class Points:
         self.tally[N_NIC_RECORDS] += 1
         self.active = True
         self.hops.active = True
-        if self.shared is not None:
-            self.shared.want_points = True
         memset(&like, 0, sizeof(like))
         order = memcmp(ev.src_addr, ev.dst_addr, 16)
         side = order > 0 or (order == 0 and ev.src_port > ev.dst_port)
