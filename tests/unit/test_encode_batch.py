@@ -101,7 +101,7 @@ def test_a_body_may_be_left_to_the_collector() -> None:
         harness.fill(batch, [SERVER_SPAN])
         taken = batch.take()
         assert taken is not None
-        assert not gc.is_tracked(taken[0].obj), "the collector would take the shelf away before the memory is given back"
+        assert not gc.is_tracked(taken[0].obj), "the collector would take the shelf first"
         cycle: list[object] = [taken[0]]
         cycle.append(cycle)
         del taken, cycle
