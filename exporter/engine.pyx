@@ -26,6 +26,7 @@ from zerospan.exporter.selfmon.counters cimport (
     N_LINKED, N_MAX, N_RELEASED, N_SEEN, N_UNLINKED,
 )
 from zerospan.exporter.link.sequences cimport Sequences
+from zerospan.exporter.link.shared_codec cimport Points as SharedPoints
 from zerospan.exporter.encode.batch import BatchEncoder
 from zerospan.exporter.process.network import NETWORK
 from zerospan.exporter.selfmon.counters import DROPS, NAMES
@@ -70,6 +71,7 @@ cdef class Engine:
         if shared is not None:
             shared.attach(self.requests, self.processes)
             self.flows.shared = shared
+            self.points.shared = shared
         self.tally = self.flows.counts
         self.want_traces = "traces" in signals
         self.want_logs = "logs" in signals
@@ -244,6 +246,8 @@ cdef class Engine:
         cdef Proc *me = &self.processes.procs[r.proc]
         cdef const Proc *peer = NULL
         cdef uint64_t cause = 0
+        cdef const SharedPoints *theirs
+        cdef uint32_t i
         cdef bint lost = False, sdk = known != NULL and self.omit_sdk_spans and sdk_span(self.requests, known)
         cdef bint unsampled = False
         if r.kind == KIND_INTERNAL and not has_process(known):
@@ -274,6 +278,10 @@ cdef class Engine:
                 c.peer_proc = known.server_proc
                 if self.shared is not None and known.server_proc == 0:
                     peer = self.shared.other_end(r.key, True)
+                    theirs = self.shared.points(r.key)
+                    if theirs != NULL and self.hops.active:
+                        for i in range(theirs.n):
+                            self.hops.put(r.key, theirs.point[i], theirs.ns[i])
                 cause = context_cause(self.requests, known)
                 if cause:
                     c.parent_id = span_id(cause, POINT_SERVER_PROCESS)
@@ -318,14 +326,15 @@ cdef class Engine:
         process was seen."""
         cdef const NicPart *part = nic_part(r)
         cdef const Proc *procs = self.processes.procs
-        cdef bint omitted = self.omit_sdk_spans and sdk_span(self.requests, known)
+        cdef bint caller, omitted = self.omit_sdk_spans and sdk_span(self.requests, known)
         cdef Point point = point_of(self.interfaces, part.interface, part.flags & NIC_EGRESS)
         c.nic = &self.interfaces.all[part.interface]
         if c.nic.role != ROLE_POD and not known.client_proc and not known.server_proc:
             point = POINT_GATEWAY_NODE   # another agent knows the request: it only passes here
         c.point = point
         c.span_id = point_id(r.key, point, c.nic.netns_cookie, c.nic.ifindex, part.tunnel, (part.flags & NIC_EGRESS) != 0)
-        c.parent_id = span_id(r.key, POINT_CLIENT_PROCESS if known.client_proc and not omitted else POINT_SERVER_PROCESS)
+        caller = known.client_proc != 0 or (self.shared is not None and self.shared.caller_found(r.key))
+        c.parent_id = span_id(r.key, POINT_CLIENT_PROCESS if caller and not omitted else POINT_SERVER_PROCESS)
         c.method = LINK_ISN
         c.peer_seen = True
         if procs[known.client_proc].hidden or procs[known.server_proc].hidden:

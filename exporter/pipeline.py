@@ -333,6 +333,7 @@ def build(
         if replay is None and config.links.reveal() != MEMORY:
             link = config.link
             shared = Shared(ttl_s=link.shared_ttl_s, queue_bytes=link.shared_queue_bytes, table_bytes=link.shared_bytes)
+            shared.want_points = config.capture.nic > 0
             exchange = Exchange(
                 shared,
                 config.links,

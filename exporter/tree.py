@@ -1,9 +1,13 @@
 """A trace as a tree for people: one line a request, CLIENT and SERVER span of it together.
 
     shop ─ SELECT products → postgresql       1.20 ms  → 0.05 ms  ← 0.04 ms
+      time: client host 0.01 ms, network 0.06 ms, server host 0.02 ms, server process 1.11 ms
+      seen: client.pod eth0 1.19 ms, veth10 1.19 ms; server.pod veth11 1.13 ms, eth0 1.13 ms
 
 The arrows are the time between the two processes, there and back: CLIENT start to SERVER start, SERVER end to
-CLIENT end. Assumes spans as this agent exports them. Used by the console sink and the demo.
+CLIENT end, by the clocks of their hosts. Where network interfaces saw the request, too, two lines more: where its time
+went (zerospan.hop.*, which compares no clocks), and how long it took at each interface. Assumes spans as this agent
+exports them. Used by the console sink and the demo.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,11 +18,13 @@ import msgspec
 from zerospan.exporter.encode import otlp_json
 from zerospan.exporter.terminal import cut, duration, paint, plain
 
-SERVER, CLIENT = 2, 3  # opentelemetry.proto.trace.v1.Span.SpanKind
+INTERNAL, SERVER, CLIENT = 1, 2, 3  # opentelemetry.proto.trace.v1.Span.SpanKind
 ERROR = 2  # opentelemetry.proto.trace.v1.Status.StatusCode
 WIDTH = 100
 TIMES = 34  # columns of duration and hops
 STATUS = 10
+HOPS = ("client_process", "client_host", "network", "server_host", "server_process")  # zerospan.hop.*
+POINTS = ("client.pod", "client.node", "gateway.node", "server.node", "server.pod")  # zerospan.point of interfaces
 LABEL = 28  # columns that service, name and service have at least; what is deeper is not moved further
 
 
@@ -96,10 +102,13 @@ def render_trace(spans: Sequence[Span], *, width: int = WIDTH, color: bool = Fal
     """One trace, a line a request, with a heading; ends with a line break. Empty for no spans."""
     if not spans:
         return ""
+    spans, points = _points(spans)
     children = _calls(spans)
     start, end = min(s.start_ns for s in spans), max(s.end_ns for s in spans)
     services, errors = len({s.service for s in spans}), sum(s.error for s in spans)
-    counted = f"{_count(len(spans), 'span')}  {_count(services, 'service')}"
+    seen = sum(map(len, points.values()))
+    counted = f"{_count(len(spans) + seen, 'span')}  {_count(services, 'service')}"
+    counted += f"  {seen} at interfaces" if seen else ""
     head = paint(f"trace {spans[0].trace_id}  {duration(end - start)}  {counted}", "bold", color)
     lines = [head + (paint(f"  {_count(errors, 'error')}", "red", color) if errors else "")]
     # depth first without recursion: (call, prefix of its line, prefix of the lines below it)
@@ -110,9 +119,59 @@ def render_trace(spans: Sequence[Span], *, width: int = WIDTH, color: bool = Fal
         nested = [c for end_of in (call.server, call.client) if end_of for c in children.get(end_of.span_id, ())]
         nested.sort(key=lambda c: c.outer.start_ns)
         below = below[: max(0, width - TIMES - STATUS - LABEL - 3)]
+        beside = below + ("│  " if nested else "   ")
+        lines += [paint(beside + text, "dim", color) for text in _network(call, points, width - len(beside))]
         for i, inner in enumerate(reversed(nested)):
             stack.append((inner, below + ("└─ " if i == 0 else "├─ "), below + ("   " if i == 0 else "│  ")))
     return "\n".join(lines) + "\n"
+
+
+def _points(spans: Sequence[Span]) -> tuple[list[Span], dict[str, list[Span]]]:
+    """What is no span of an interface below a call of this trace, and those that are, by their parent's id."""
+    ends = {s.span_id for s in spans if s.kind != INTERNAL}
+    rest: list[Span] = []
+    points: dict[str, dict[str, Span]] = {}
+    for s in spans:
+        if s.kind == INTERNAL and s.attributes.get("zerospan.point") in POINTS and s.parent_id in ends:
+            points.setdefault(s.parent_id, {})[s.span_id] = s
+        else:
+            rest.append(s)
+    return rest, {parent: list(those.values()) for parent, those in points.items()}
+
+
+def _network(call: Call, points: dict[str, list[Span]], room: int) -> list[str]:
+    """What interfaces saw of the request, in lines of at most `room` columns."""
+    seen = [s for end in (call.client, call.server) if end for s in points.get(end.span_id, ())]
+    if not seen:
+        return []
+    hops = call.outer.attributes
+    times = [f"{name.replace('_', ' ')} {duration(hops[f'zerospan.hop.{name}'])}"
+             for name in HOPS if f"zerospan.hop.{name}" in hops]  # fmt: skip
+    # the longer it took, the nearer to the client
+    seen.sort(key=lambda s: (POINTS.index(s.attributes["zerospan.point"]), s.start_ns - s.end_ns, s.span_id))
+    at: list[str] = []
+    last = ""
+    for s in seen:
+        point = s.attributes["zerospan.point"]
+        interface = plain(str(s.attributes.get("network.interface.name", "?")))
+        if at:
+            at[-1] += "," if point == last else ";"
+        at.append(f"{'' if point == last else f'{point} '}{interface} {duration(s.end_ns - s.start_ns)}")
+        last = point
+    times[:-1] = [f"{time}," for time in times[:-1]]
+    return [*_wrapped("time: ", times, room), *_wrapped("seen: ", at, room)]
+
+
+def _wrapped(head: str, items: Sequence[str], room: int) -> list[str]:
+    """`head` and the items in lines of at most `room` columns."""
+    lines: list[str] = []
+    for item in items:
+        item = cut(item, max(1, room - len(head)))
+        if lines and len(lines[-1]) + 1 + len(item) <= room:
+            lines[-1] += f" {item}"
+        else:
+            lines.append((" " * len(head) if lines else head) + item)
+    return lines
 
 
 def _calls(spans: Iterable[Span]) -> dict[str, list[Call]]:
@@ -146,7 +205,7 @@ def _line(call: Call, branch: str, width: int, color: bool) -> str:
     room = max(LABEL, width - TIMES - STATUS - len(branch))
     caller, callee = cut(caller, room // 3 - 1), cut(callee, room // 3 - 1)
     name = cut(_name(inner), max(4, room - len(caller) - len(callee) - 6))
-    label = f"{caller} ─ {name} → {callee}"
+    label = f"{caller} ─ {name}" + (f" → {callee}" if outer.kind != INTERNAL else "")
     times = f"{duration(outer.end_ns - outer.start_ns):>10}  "
     if call.client and call.server:
         there, back = inner.start_ns - outer.start_ns, outer.end_ns - inner.end_ns

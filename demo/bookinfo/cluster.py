@@ -126,12 +126,13 @@ class Bookinfo:
         return done
 
     def settings(self) -> dict[str, Any]:
-        """What an agent must be told to call the Envoys by their pods (they are one program five times)."""
+        """What an agent must be told: to watch network interfaces, and to call the Envoys by their pods (they are one
+        program five times)."""
         rules = [
             {"match": {"cmdline": f"*envoy*--service-cluster {name} *"}, "name": f"{name}-envoy"}
             for name in ("ingress", *NAMES)
         ]
-        return {"service": {"rules": rules}}
+        return {"service": {"rules": rules}, "capture": {"nic": "on"}}
 
     def rss_mib(self) -> dict[str, float]:
         """Resident memory of each pod's programs, MiB; shared pages are counted in each."""

@@ -13,6 +13,7 @@ from zerospan.exporter.link.hops cimport Hops
 from zerospan.exporter.link.ids cimport Point, hash64, span_id
 from zerospan.exporter.link.requests cimport Request, Requests
 from zerospan.exporter.link.sequences cimport Sequences
+from zerospan.exporter.link.shared cimport Shared
 
 cdef struct Run:             # what one side said until the other spoke
     uint64_t begin_ns        # first packet
@@ -79,6 +80,7 @@ cdef class Points:
     cdef Interfaces interfaces
     cdef Hops hops
     cdef Sequences sequences
+    cdef Shared shared       # None: one host
     cdef uint64_t *tally     # the pipeline's counters
     cdef uint64_t hold_ns
     cdef uint64_t max_hold_ns

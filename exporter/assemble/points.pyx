@@ -30,7 +30,7 @@ from zerospan.exporter.assemble.interfaces cimport ROLE_POD, Interface, Interfac
 from zerospan.exporter.assemble.nic_part cimport (
     NIC_BY_SEQUENCE, NIC_EGRESS, NIC_END_UNKNOWN, OUTER, NicPart, nic_part, outer_addresses,
 )
-from zerospan.exporter.assemble.span cimport KIND_CLIENT, KIND_INTERNAL, REASON_NONE, SpanRec
+from zerospan.exporter.assemble.span cimport KIND_CLIENT, KIND_INTERNAL, KIND_SERVER, REASON_NONE, SpanRec
 from zerospan.exporter.link.hold cimport Hold
 from zerospan.exporter.link.hops cimport Hops
 from zerospan.exporter.link.ids cimport (
@@ -448,6 +448,7 @@ cdef class Points:
         cdef uint32_t size = sizeof(SpanRec) + sizeof(NicPart) + (OUTER if f.outer_family else 0)
         cdef uint32_t index
         cdef int asker = e.side
+        cdef Point point
         e.there = 0
         index = self.interfaces.find(f.netns_cookie, f.ifindex)
         if index == 0:
@@ -458,7 +459,10 @@ cdef class Points:
                 self.tally[N_DROP_NIC_UNMATCHED] += 1
             else:
                 if not e.flags & NIC_END_UNKNOWN and self.known(e.key):
-                    self.hops.put(e.key, point_of(self.interfaces, index, e.flags & NIC_EGRESS), e.end_ns - e.start_ns)
+                    point = point_of(self.interfaces, index, e.flags & NIC_EGRESS)
+                    self.hops.put(e.key, point, e.end_ns - e.start_ns)
+                    if self.shared is not None and point >= POINT_SERVER_NODE:
+                        self.shared.point(e.key, point, e.end_ns - e.start_ns)
                 r = self.hold.push((size + 7) & ~<uint32_t>7, now + self.hold_ns, now + self.max_hold_ns)
                 if r == NULL:
                     self.tally[N_DROP_OPEN_FULL] += 1
@@ -507,6 +511,8 @@ cdef class Points:
     cdef void process_ended(self, const SpanRec *r) noexcept nogil:
         self.hops.ended(r.key, POINT_CLIENT_PROCESS if r.kind == KIND_CLIENT else POINT_SERVER_PROCESS,
                         r.end_ns - r.start_ns, r.end_ns, r.reason == REASON_NONE)
+        if self.shared is not None and r.kind == KIND_SERVER and r.reason == REASON_NONE:
+            self.shared.point(r.key, POINT_SERVER_PROCESS, r.end_ns - r.start_ns)
 
     cdef void settle(self, uint64_t now) noexcept nogil:
         cdef uint64_t i, end, most, n = self.n_waits

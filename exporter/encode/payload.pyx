@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=True, wraparound=False
 """Bodies of requests in memory that is used again; see payload.pxd. Made by encode.batch, read by the sinks."""
 
+cimport cython
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc
 
@@ -41,6 +42,7 @@ cdef class Shelf:
         self.n += 1
 
 
+@cython.no_gc                # the collector would take the shelf away before __dealloc__; it refers to nothing that could refer to it
 cdef class Payload:
     def __dealloc__(self):
         if self.p != NULL:

@@ -10,7 +10,6 @@ cdef struct Pair:
 cdef class Sequences:
     cdef Pair *pairs         # sets of WAYS
     cdef uint64_t mask       # of sets
-    cdef uint32_t hand
 
     # A request of a process of this host was answered.
     cdef void put(self, uint32_t request, uint32_t response, uint64_t key) noexcept nogil

@@ -94,7 +94,9 @@ cdef class Shared:
     # but a name, which may be empty) if an agent elsewhere has said that it sees that end; else NULL, counted as missing
     # where it is the server's end that is here.
     cdef const Proc *other_end(self, uint64_t key, bint client) noexcept nogil
-    # How long the request took at a point that this agent sees; published with its end. Eight are kept.
+    # The server's end is here, and an agent elsewhere has said that it sees the client's.
+    cdef bint caller_found(self, uint64_t key) noexcept nogil
+    # How long the request took at a point of the server's host; published with that end. The longest of each kind is kept.
     cdef void point(self, uint64_t key, uint8_t point, uint64_t ns) noexcept nogil
     # No more points of this end will come.
     cdef void points_done(self, uint64_t key) noexcept nogil

@@ -250,6 +250,7 @@ cdef class Shared:
         if e == NULL:
             return NULL
         if e.end:
+            e.more = 0
             self.publish(e, self.now_ns)         # the last word: what was learned since, before the registry forgets it
         if e.found:
             return self.names[e.who]
@@ -257,17 +258,27 @@ cdef class Shared:
             self.missing += 1
         return NULL
 
+    cdef bint caller_found(self, uint64_t key) noexcept nogil:
+        cdef const End *e = self.find(key)
+        return e != NULL and e.end == END_SERVER and e.found != 0
+
     cdef void point(self, uint64_t key, uint8_t point, uint64_t ns) noexcept nogil:
         cdef End *e = self.find(key)
-        if e == NULL:
+        cdef uint32_t i
+        if e == NULL or e.end != END_SERVER:
             return
         if e.own == NULL:
             e.own = <Points *>calloc(1, sizeof(Points))
             if e.own == NULL:
                 return
-        if e.own.n < POINTS_MAX:
-            e.own.point[e.own.n] = point
-            e.own.ns[e.own.n] = ns
+        i = 0
+        while i < e.own.n and e.own.point[i] != point:
+            i += 1
+        if i == POINTS_MAX or (i < e.own.n and ns <= e.own.ns[i]):
+            return
+        e.own.point[i] = point
+        e.own.ns[i] = ns
+        if i == e.own.n:
             e.own.n += 1
         if e.told:
             self.due(e, self.now_ns + self.grace_ns)     # what comes within it goes along
@@ -345,6 +356,8 @@ cdef class Shared:
             self.drop(e)                         # the cause is one of this host's: the registry knows the rest
             return
         if e.end:
+            if e.more and e.own != NULL and e.own.n > 1:
+                e.more = 0           # the process and an interface: the others told at the same time, a grace time ago
             self.publish(e, now)
         # What may be taken back is asked for once more shortly before the span leaves: not more, as it seldom is.
         # At the first look the other end's agent is telling, too: a question would come too early half of the time.

@@ -129,11 +129,13 @@ class Cross:
     ) -> None:
         self.hosts = hosts
         self.ends = []
+        self.wires = []
         addresses = (f"10.0.{client[0]}.1", f"10.0.{server[0]}.1")
         for which, at in (("client", client[0]), ("server", server[0])):
             kernel = hosts[at].rig.kernel
             wire = Wire(kernel, client[1:], server[1:], isns=isns, addresses=addresses, watch=which)
             self.ends.append((getattr(wire, which), hosts[at]))
+            self.wires.append(wire)
 
     def send(self, path: str, *headers: str, tids: tuple[int, int] = (0, 0)) -> None:
         """The request is sent, and read a millisecond later."""

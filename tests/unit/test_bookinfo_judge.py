@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from demo.bookinfo import judge
-from demo.bookinfo.expected import PROCESSES, SERVER, SPANS
+from demo.bookinfo.expected import NICS, PROCESSES, SERVER, SPANS
 
 from zerospan.exporter.tree import Span
 
@@ -55,6 +55,7 @@ def test_the_table_is_one_tree_of_distinct_spans() -> None:
 def test_the_table_has_deepflows_24_and_the_look_ups() -> None:
     lookups = [row for row in PROCESSES if row.name.startswith("DNS")]
     assert (len(PROCESSES) - len(lookups), len(lookups)) == (24, 12)
+    assert len(NICS) == 2 * 4 + 3 * 8  # two hops within a node's reach, three across; DeepFlow's Bookinfo has 14
 
 
 def test_whole() -> None:
@@ -64,6 +65,13 @@ def test_whole() -> None:
         if "dns.question.name" in span.attributes:
             span.attributes["dns.question.name"] = f"{RID}.{span.attributes['dns.question.name']}"
     assert verdict(tagged) == "whole"
+    marked = trace(RID)
+    for span in marked:
+        if "zerospan.netns" in span.attributes:
+            span.attributes["zerospan.netns"] = f"zh-bookinfo-12.345-{span.attributes['zerospan.netns']}"
+    assert verdict(marked) == "whole"
+    marked[-1].attributes["zerospan.netns"] += "2"
+    assert verdict(marked) == "broken"
 
 
 @pytest.mark.parametrize("row", SPANS, ids=lambda row: row.id)
@@ -93,7 +101,7 @@ def test_two_traces_are_broken() -> None:
 def test_anothers_span_is_mixed_and_one_too_many_surplus() -> None:
     spans, more = trace(RID), trace(OTHER)
     leaf = next(span for span in more if span.service == "ratings" and span.kind == SERVER)
-    leaf.parent_id = spans[-1].parent_id
+    leaf.parent_id = next(s.parent_id for s in spans if s.service == "ratings" and s.kind == SERVER)
     assert verdict([*spans, leaf]) == "mixed"
     leaf.attributes.clear()
     assert verdict([*spans, leaf]) == "surplus"

@@ -21,7 +21,7 @@ from zerospan.exporter.sinks import console
 from zerospan.exporter.sinks.base import Batch
 from zerospan.exporter.sinks.console import RequestSink, TreeSink
 from zerospan.exporter.source.replay import Replay
-from zerospan.exporter.tree import CLIENT, SERVER, Span, render_trace
+from zerospan.exporter.tree import CLIENT, INTERNAL, SERVER, Span, render_trace
 
 MS = 1_000_000
 EVIL = "/\x1b[2J\x07\r\n\u202eadmin"
@@ -103,6 +103,34 @@ def test_every_span_is_shown_whatever_is_missing() -> None:
     assert "other ─ GET /x → outside" in text
 
 
+def point(number: int, parent: int, where: str, interface: str, took_ns: int) -> Span:
+    return span(number, parent, INTERNAL, "zerospan-network", name=f"{where} {interface}", start_ns=0, end_ns=took_ns,
+                attributes={"zerospan.point": where, "network.interface.name": interface})  # fmt: skip
+
+
+def test_interfaces_stand_below_their_call_in_the_order_of_the_way_with_its_hops() -> None:
+    spans = [
+        *pair(),
+        point(10, 1, "server.pod", "eth0", 12 * MS),
+        point(11, 1, "client.pod", "veth7", 12_260_000),
+        point(12, 1, "client.pod", "eth0", 12_280_000),
+        span(3, 2, CLIENT, "shop"),
+    ]
+    spans[0].attributes = {"zerospan.hop.network": 200_000, "zerospan.hop.client_process": 100_000}
+    head, call, times, seen, nested = render_trace(spans).splitlines()
+    assert head == "trace t1  12.3 ms  6 spans  2 services  3 at interfaces"
+    assert call.startswith("nginx ─ GET /r/{id} → shop ")
+    assert times == "│  time: client process 0.10 ms, network 0.20 ms"
+    assert seen == "│  seen: client.pod eth0 12.3 ms, veth7 12.3 ms; server.pod eth0 12.0 ms"
+    assert nested.startswith("└─ shop")
+    assert render_trace(spans[::-1]) == render_trace(spans)
+
+
+def test_a_point_without_its_call_is_shown() -> None:
+    text = render_trace([*pair(), point(10, 99, "client.pod", "eth0", MS)])
+    assert "zerospan-network ─ client.pod eth0 " in text and "outside" not in text
+
+
 def test_errors_are_marked_and_counted() -> None:
     spans = pair()
     spans[1] = span(2, 1, SERVER, "shop", error=True, attributes={"error.type": "503"})
@@ -114,6 +142,8 @@ def test_errors_are_marked_and_counted() -> None:
 @pytest.mark.parametrize("width", [80, 100])
 def test_no_line_is_wider_than_asked(width: int) -> None:
     spans = [span(i, i - 1, CLIENT if i % 2 else SERVER, "service-" + "x" * 60, name="N" * 300) for i in range(1, 400)]
+    points = [point(1000 + i, 2 * i + 1, "client.node", "i" * (i + 1), MS) for i in range(100)]
+    assert max(map(len, render_trace([*spans, *points], width=width).splitlines())) <= width
     lines = render_trace(spans, width=width).splitlines()
     assert len(lines) == 201, "a chain of 399 spans is 200 requests"
     # beyond the indent that is shown nothing gets narrower
@@ -122,6 +152,7 @@ def test_no_line_is_wider_than_asked(width: int) -> None:
 
 def test_nothing_from_the_wire_reaches_the_terminal_raw() -> None:
     shown = render_trace([span(1, 0, CLIENT, "a" + EVIL, name="GET " + EVIL, attributes={"server.address": EVIL})])
+    assert EVIL not in render_trace([*pair(), point(3, 1, "client.pod", EVIL, MS)])
     assert terminal.plain(shown.replace("\n", "")) == shown.replace("\n", "")
     assert shown.count("\n") == 2
 

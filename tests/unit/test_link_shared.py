@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from engine_kit import CLIENT, MS, SERVER, RigMaker, S, Span, client_id, engines, request_key, server_id
+from engine_kit import CLIENT, MS, SERVER, US, RigMaker, S, Span, client_id, engines, get, ok, request_key, server_id
+from engine_nic import Nic
 from engine_wire import Process
 from shared_kit import Cross, Hosts, answer, puts, slow
 from test_link_threads import check_traces
@@ -228,10 +229,51 @@ def test_points_of_the_other_host(rig: RigMaker) -> None:
     assert asked[0] == 2 < asked[1] < 12
 
 
+def test_interfaces_of_the_other_host(rig: RigMaker) -> None:
+    """Points of the server's host hang below the CLIENT span, too; and the CLIENT span says where on that host the time
+    went, though the interfaces tell only half a second later and the clocks differ."""
+    hosts = Hosts(rig, 2, processes=ALL)
+    for host in hosts.hosts:
+        host.shared.want_points = True
+    wire = hosts.cross((0, CURL, 11), (1, A, 21))
+    nics = [
+        (0, 100 * US, Nic(hosts[0].rig.kernel, 9, 7, "eth0", "node", True)),
+        (1, 900 * US, Nic(hosts[1].rig.kernel, 8, 7, "eth0", "node", False)),
+        (1, 950 * US, Nic(hosts[1].rig.kernel, 2, 2, "eth0", "pod", False, inside=True)),
+    ]
+    for at, _, nic in nics:
+        hosts[at].rig.engine.interfaces.set(*nic.told)
+    asked, began = get("/x"), hosts.t
+    wire.send("/x", tids=(11, 21))
+    for at, away, nic in nics:
+        nic.packet(wire.wires[at], True, _seq(wire), len(asked), began + away + hosts[at].skew)
+    hosts.run(0.1)
+    answered = hosts.t
+    for at, away, nic in nics:
+        nic.packet(wire.wires[at], False, wire.ends[1][0].isn + 1, len(ok()), answered + MS - away + hosts[at].skew)
+    wire.answer(tids=(21, 11))
+    hosts.run(0.5)
+    for at, _, nic in nics:
+        nic.silence(wire.wires[at], hosts.t + hosts[at].skew)
+    hosts.run(3)
+    spans = hosts.spans()
+    client = next(s for s in spans if s.kind == CLIENT)
+    points = [s for s in spans if s.kind not in (CLIENT, SERVER)]
+    assert sorted(s.name for s in points) == ["client.node eth0", "server.node eth0", "server.pod eth0"]
+    assert {s.parent_id for s in points} == {client.span_id}
+    assert {s.trace_id for s in spans} == {client.trace_id}
+    total = client.end - client.start
+    assert {k: v for k, v in client.attributes.items() if k.startswith("zerospan.hop.")} == {
+        "zerospan.hop.client_process": 200 * US,
+        "zerospan.hop.network": 1600 * US,
+        "zerospan.hop.server_host": 200 * US,
+        "zerospan.hop.server_process": total - 2000 * US,
+    }
+
+
 def test_requests_of_one_host_stay_there(rig: RigMaker) -> None:
     """Loopback, and a process that is seen a little later: nothing is told and little is asked."""
     hosts = Hosts(rig, 1, processes=ALL)
-    from engine_kit import get, ok
     from engine_wire import Wire
 
     kernel = hosts[0].rig.kernel

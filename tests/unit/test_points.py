@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from engine_nic import VXLAN, Nic
 from engine_nic import Path as Way
 from engine_wire import Process, Wire
 
+from zerospan.exporter.link.sequences import Sequences
 from zerospan.exporter.metrics.exposition import Exposition
 
 rig = engines
@@ -239,6 +241,23 @@ def test_interfaces_of_which_nothing_is_known(rig: RigMaker) -> None:
     assert len(points(r.run(5))) == 8
     assert r.counts["nic_no_interface"] == 1
     assert len(r.engine.interfaces) == 7  # type: ignore[arg-type]
+
+
+def test_the_newest_pairs_of_sequence_numbers_are_not_replaced() -> None:
+    """An interface asks for its request's pair after a while: what came in between must not have cost it its place."""
+    pairs = Sequences()
+    room = pairs.nbytes() // 16
+    chance = random.Random(7)
+    told = {(chance.getrandbits(32), chance.getrandbits(32)): i + 1 for i in range(3 * room)}
+    for (request, response), key in told.items():
+        pairs.note(request, response, key)
+    newest = list(told.items())[-room // 8 :]
+    assert [key for (request, response), key in newest if pairs.key(request, response) != key] == []
+    (request, response), key = newest[-1]
+    pairs.note(request, response, key)  # the other end of the same request
+    assert pairs.key(request, response) == key
+    pairs.note(request, response, key + 1)
+    assert pairs.key(request, response) == 0, "two requests have this pair"
 
 
 def test_sequence_numbers_stand_for_unknown_isns(rig: RigMaker) -> None:
