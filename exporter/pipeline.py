@@ -65,6 +65,11 @@ def wall_offset() -> int:
     return offset
 
 
+def lost_messages(kernel: dict[str, int]) -> int:
+    """Records of processes' messages for which the ring had no room. Those of interfaces do not count."""
+    return sum(n for name, n in kernel.items() if name.startswith("ring_full") and name != "ring_full_nic")
+
+
 @dataclass
 class Pipeline:
     """All stages of a running agent. Made by build(); start(), then stop()."""
@@ -185,7 +190,7 @@ class Pipeline:
                         self.capture.sweep()
                         if self.nics is not None:
                             self.nics.sweep()
-                    lost, before = sum(n for name, n in self.kernel().items() if name.startswith("ring_full")), lost
+                    lost, before = lost_messages(self.kernel()), lost
                     if lost != before:
                         self.engine.lossy(now)
                 if tape is not None:
