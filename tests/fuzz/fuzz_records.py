@@ -56,6 +56,7 @@ LIMITS = {
     "hops_bytes": 65536,
 }
 HOLD_MAX = 2 * 2 * (1 << 20) + 4096  # two queues of the least size
+SEQUENCES_BYTES = 1 << 20  # link.sequences: a fixed table
 PLACES = [(1, 2), (1, 3), (2**64 - 1, 2**32 - 1)]  # interfaces: namespace, index
 INTERESTING = [0, 1, 2, 3, 7, 8, 63, 64, 255, 256, 512, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1]
 HEADERS = ["X-Request-ID: one", "traceparent: 00-" + "1" * 32 + "-" + "2" * 16 + "-01", "Expect: 100-continue"]
@@ -214,7 +215,7 @@ def check(rig: Rig, options: dict[str, Any]) -> None:
     memory, links = rig.engine.memory(), rig.engine.links()
     if memory["open"] > options["max_open_bytes"] or memory["hold"] > HOLD_MAX or memory["registry"] > 1 << 20:
         raise Broken(f"memory is not bounded: {memory}")
-    if memory["points"] > options["points_bytes"] + (1 << 19) or memory["hops"] > options["hops_bytes"]:
+    if memory["points"] > options["points_bytes"] + SEQUENCES_BYTES or memory["hops"] > options["hops_bytes"]:
         raise Broken(f"memory of points is not bounded: {memory}")
     if links["connections"] > options["max_connections"]:
         raise Broken(f"{links['connections']} connections")
