@@ -21,7 +21,7 @@ for name in modules:
     importlib.import_module(name)
 
 objects = sorted(p.name for p in (files("zerospan.exporter") / "_bpf").iterdir())
-assert objects == ["fexit.bpf.o", "sock_length.bpf.o", "sys_exit.bpf.o"], objects
+assert objects == ["fexit.bpf.o", "nic.bpf.o", "sock_length.bpf.o", "sys_exit.bpf.o"], objects
 
 command = str(Path(sys.executable).parent / "zerospan")
 said = subprocess.run([command, "--help"], capture_output=True, text=True, check=True).stdout
