@@ -153,7 +153,7 @@ def test_413_is_too_large_and_an_error_status_in_protobuf_is_read(server: Receiv
 def test_retry_after_is_honoured(server: Receiver) -> None:
     server.script = [
         Answer(429, headers={"Retry-After": "1"}),
-        Answer(503, headers={"Retry-After": formatdate(time.time() + 2, usegmt=True)}),
+        Answer(503, headers={"Retry-After": formatdate(time.time() + 3, usegmt=True)}),
     ]
     times: list[float] = []
     sink = sink_to(server.url)
