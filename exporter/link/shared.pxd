@@ -4,7 +4,10 @@ Belongs to the drain thread, like the registry. A request that this agent sees o
 shows up here within the grace time the entry goes, and nobody is told. Else the end's Note is published, and the other
 end's is asked for, again and again at growing intervals for as long as the registry knows the request. What comes is put
 into the registry: K -> cause, and the causes above are asked for in turn up to the root, so that Engine.leave() follows
-a chain over hosts as it does within one.
+a chain over hosts as it does within one. A trace that an SDK began below the root is told under the root's K: every
+host of the trace knows that K before it names the trace, and asks once its own end of a request is over.
+
+A request that only passes this host's network interfaces (a gateway) is asked for, too, both ends of it; never told.
 
 Nothing here waits or does input and output: bytes go out and come in by two queues (take, give) that
 exporter/link/exchange.py carries. No time of another host is compared with one of this.
@@ -22,6 +25,7 @@ cdef enum:
     WHEEL_NS = 8000000       # of each
     HERE = 1024              # addresses of this host that are remembered
     NAMES_MAX = 4096         # services of other hosts
+    ROOTS = 4096             # roots that are remembered
 
 cdef struct End:
     uint64_t key             # K; 0: an empty slot
@@ -31,15 +35,28 @@ cdef struct End:
     uint32_t proc            # of the end that is here
     uint32_t who             # service of the other end, place in `names`; 0: not known
     uint32_t epoch           # of what was published
-    uint8_t end              # which end is here: END_CLIENT, END_SERVER; 0: neither, a cause above
+    uint8_t end              # which end is here: END_CLIENT, END_SERVER; 0: neither, a cause above, or `passing`
     uint8_t tries
     uint8_t found            # the other end's value came
     uint8_t flags            # NoteFlag of it
     uint8_t datagram
     uint8_t more             # points of this end are still to come
-    uint8_t pad[2]
+    uint8_t passing          # Passing
+    uint8_t asked_root       # questions for the root's name
+    uint64_t ended_ns        # when this end was over; 0: not yet
     Points *own
     Points *theirs
+
+cdef enum Passing:
+    PASSING_NOT = 0
+    PASSING = 1              # interfaces saw it, no process of this host did
+    PASSING_SERVED = 2       # likewise, and another agent sees its server
+
+cdef struct Root:            # what was said lately of a trace's root
+    uint64_t key
+    uint64_t asked_ns
+    uint64_t told            # hash of the value that is in the store, as far as is known
+    uint64_t disputed        # told so: nothing else is told after it
 
 cdef struct Place:           # of the timing wheel: keys, each of which may be due by now
     uint64_t *keys
@@ -73,6 +90,11 @@ cdef class Shared:
     cdef uint64_t queue_limit
     cdef uint32_t epoch          # raised when the store may have forgotten: all that is alive is published again
     cdef public bint want_points # zerospan.hop.* are measured: an end is told when its points are there
+    cdef bint omit               # configuration link.sdk_client_spans
+    cdef uint64_t hold_ns        # how long spans wait for what is asked
+    cdef Root roots[ROOTS]       # each at its key's place
+    cdef double allowance        # requests passing by that may be asked for now
+    cdef uint64_t allowed_ns
     # counters
     cdef readonly uint64_t published
     cdef readonly uint64_t again
@@ -86,6 +108,8 @@ cdef class Shared:
     cdef readonly uint64_t names_refused
     cdef readonly uint64_t publish_dropped
     cdef readonly uint64_t ask_dropped
+    cdef readonly uint64_t passed
+    cdef readonly uint64_t passing_refused
 
     # A request was seen at one end (client: sent here). exact: its key is the same at the other end.
     cdef void seen(self, uint64_t key, bint client, uint32_t proc, uint8_t family, const uint8_t *local,
@@ -96,6 +120,14 @@ cdef class Shared:
     cdef const Proc *other_end(self, uint64_t key, bint client) noexcept nogil
     # The server's end is here, and an agent elsewhere has said that it sees the client's.
     cdef bint caller_found(self, uint64_t key) noexcept nogil
+    # Its client's agent says that it exports no span of it: an SDK's stands there (Request.trace, parent).
+    cdef bint caller_omitted(self, uint64_t key) noexcept nogil
+    # The end that is here is over: what an SDK below began is known by now.
+    cdef void ended(self, uint64_t key) noexcept nogil
+    # Interfaces of this host saw a request that no process of it has, as it seems: who knows it?
+    cdef void passing_by(self, uint64_t key) noexcept nogil
+    # Some agent knows a request that no process of this host has.
+    cdef bint elsewhere(self, uint64_t key) noexcept nogil
     # How long the request took at a point of the server's host; published with that end. The longest of each kind is kept.
     cdef void point(self, uint64_t key, uint8_t point, uint64_t ns) noexcept nogil
     # No more points of this end will come.
@@ -115,6 +147,10 @@ cdef class Shared:
     cdef void note(self, const End *e, Note *note) noexcept nogil
     cdef void publish(self, End *e, uint64_t now) noexcept nogil
     cdef void ask(self, End *e) noexcept nogil
+    cdef void ask_end(self, uint64_t key, uint8_t end) noexcept nogil
+    cdef uint64_t root_due(self, const End *e) noexcept nogil
+    cdef bint root(self, End *e, Request *r, uint64_t now) noexcept nogil
+    cdef void tell_root(self, const Request *r, bint known, bint disputed) noexcept nogil
     cdef int apply(self, const uint8_t *p, size_t n) except -1 nogil
     cdef int learn(self, const Note *note) except -1 nogil
     cdef void learn_cause(self, End *e, Request *r, const Note *note) noexcept nogil
