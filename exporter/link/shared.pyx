@@ -524,7 +524,7 @@ cdef class Shared:
         if e.ended_ns == 0 or e.asked_root > 1:
             return 0
         if e.passing:
-            return e.ended_ns + self.hold_ns * (4 + 3 * e.asked_root) // 20
+            return e.ended_ns + self.hold_ns * (3 + e.asked_root) // 10
         return e.ended_ns + self.hold_ns * (5 + 2 * e.asked_root) // 8
 
     cdef bint root(self, End *e, Request *r, uint64_t now) noexcept nogil:
@@ -540,7 +540,7 @@ cdef class Shared:
         if known and e.end:
             self.tell_root(top, False, top.context & CTX_DISPUTED != 0)
         at = self.root_due(e)
-        if at == 0 or now < at:
+        if at == 0 or now < at or (e.passing == PASSING and not e.found):
             return known
         e.asked_root += 1
         if e.asked_root > 1 and not known:
