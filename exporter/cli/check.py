@@ -24,7 +24,7 @@ from zerospan.exporter.terminal import paint, wants_color
 
 EPILOG = """examples:
   sudo zerospan check                      is this machine fit; which hooks
-  sudo zerospan check --config agent.yaml  with its settings, its receivers and its store of links
+  sudo zerospan check --config agent.yaml  with its settings, receivers, links
   sudo zerospan check --json               for scripts: usable, hooks, findings
 
 Loads each family of hooks for a moment and sends one request over 127.0.0.1

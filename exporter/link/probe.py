@@ -1,7 +1,7 @@
 """Tries the store of shared links out, as the agent uses it: can it be reached, does it take and give values, how fast.
 
-For `zerospan check`. Connects by store.py, writes one value to each node under a name of its own (`zs1:p:...`, inside the pattern
-that an ACL gives agents), which is gone after a second. Blocking; no message holds a password.
+For `zerospan check`. Connects by store.py, writes one value to each node under a name of its own (`zs1:p:...`,
+inside the pattern that an ACL gives agents), which is gone after a second. Blocking; no message holds a password.
 """
 
 import binascii

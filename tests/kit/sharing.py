@@ -1,6 +1,7 @@
 """Hosts of a demo.hosts.Cluster with an agent each, and a real store of links (Redis or Valkey) between them.
 
-Used by tests/net/test_gateway.py, test_joins_across_hosts.py, test_dns_across_hosts.py and test_check_store.py. Needs root.
+Used by tests/net/test_gateway.py, test_joins_across_hosts.py, test_dns_across_hosts.py and test_check_store.py.
+Needs root.
 """
 
 from __future__ import annotations
@@ -22,7 +23,18 @@ from venvs import python_with
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from demo.hosts import NETNS, Cluster, Host, Node
 
-__all__ = ["Cluster", "Host", "Node", "agents_of", "inside_pod", "settled", "spans_of", "store", "until", "valkey_server"]
+__all__ = [
+    "Cluster",
+    "Host",
+    "Node",
+    "agents_of",
+    "inside_pod",
+    "settled",
+    "spans_of",
+    "store",
+    "until",
+    "valkey_server",
+]
 
 
 def until(what: Callable[[], Any], why: object, deadline_s: float = 30.0) -> None:
@@ -51,7 +63,19 @@ def store(folder: Path, *options: str, program: str = "redis-server") -> Iterato
     """A store on loopback; yields its port."""
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
-    argv = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
+    argv = [
+        program,
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+        "--dir",
+        str(folder),
+    ]
     process = subprocess.Popen([*argv, *options], stdout=subprocess.DEVNULL)
     try:
         until(lambda: process.poll() is not None or answers(port), f"{program} does not answer")
@@ -63,7 +87,9 @@ def store(folder: Path, *options: str, program: str = "redis-server") -> Iterato
 
 
 @contextlib.contextmanager
-def agents_of(cluster: Cluster, folder: Path, links: str, config: dict[str, Any] | None = None) -> Iterator[list[Agent]]:
+def agents_of(
+    cluster: Cluster, folder: Path, links: str, config: dict[str, Any] | None = None
+) -> Iterator[list[Agent]]:
     """An agent for each host, in their order, each limited to its host and its pods; all know the store."""
     with contextlib.ExitStack() as stack:
         made = []
@@ -74,7 +100,9 @@ def agents_of(cluster: Cluster, folder: Path, links: str, config: dict[str, Any]
             options = [word for name in host.namespaces for word in ("--netns", name)]
             made.append(stack.enter_context(Agent(mine, settings, *options)))
         if links != "memory":
-            until(lambda: all(a.status()["links_shared"]["connected"] for a in made), "the agents do not reach the store")
+            until(
+                lambda: all(a.status()["links_shared"]["connected"] for a in made), "the agents do not reach the store"
+            )
         yield made
 
 
@@ -88,7 +116,12 @@ def settled(agents: list[Agent]) -> None:
 
 def spans_of(agents: list[Agent]) -> list[dict[str, Any]]:
     """Of all agents; `agent` is the number of the one that made it."""
-    return [{**s, "agent": i} for i, agent in enumerate(agents) if agent.traces_file.exists() for s in spans(agent.traces_file)]
+    return [
+        {**s, "agent": i}
+        for i, agent in enumerate(agents)
+        if agent.traces_file.exists()
+        for s in spans(agent.traces_file)
+    ]
 
 
 @contextlib.contextmanager

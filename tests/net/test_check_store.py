@@ -1,4 +1,5 @@
-"""`zerospan check` and the store of links: real servers in each form, what is wrong with them, and no password in any word."""
+"""`zerospan check` and the store of links: real servers in each form, what is wrong with them, and no password in
+any word."""
 
 from __future__ import annotations
 
@@ -15,9 +16,10 @@ import pytest
 import yaml
 from agent import COMMAND
 from nginx import free_port
+
 sys.path.insert(0, str(Path(__file__).parent))
-from test_across_hosts import Proxy
 from sharing import answers, store, until, valkey_server
+from test_across_hosts import Proxy
 
 PASSWORD = "hush-hush"
 
@@ -70,7 +72,9 @@ def test_what_may_not_be_written(tmp_path: Path) -> None:
 
 def test_a_user_with_what_agents_need(tmp_path: Path) -> None:
     """No INFO for it: the version is not told, everything else is in order."""
-    with store(tmp_path / "s", "--user", "zs", "on", f">{PASSWORD}", "~zs1:*", "+set", "+get", "+mget", "+ping") as port:
+    with store(
+        tmp_path / "s", "--user", "zs", "on", f">{PASSWORD}", "~zs1:*", "+set", "+get", "+mget", "+ping"
+    ) as port:
         code, found, _ = check(tmp_path, f"redis://zs:{PASSWORD}@127.0.0.1:{port}")
         assert (code, found["state"]) == (0, "ok") and "may not see" in found["text"]
 
@@ -134,10 +138,14 @@ def test_a_cluster_and_a_sentinel(tmp_path: Path) -> None:
         code, found, _ = check(tmp_path, f"redis+cluster://127.0.0.1:{ports[0]}")
         assert code == 1 and "slots" in found["text"], "there is no cluster yet"
         addresses = [f"127.0.0.1:{port}" for port in ports]
-        subprocess.run(["redis-cli", "--cluster", "create", *addresses, "--cluster-yes"], check=True, capture_output=True)
+        subprocess.run(
+            ["redis-cli", "--cluster", "create", *addresses, "--cluster-yes"], check=True, capture_output=True
+        )
 
         def info(port: int) -> str:
-            return subprocess.run(["redis-cli", "-p", str(port), "CLUSTER", "INFO"], capture_output=True, text=True).stdout
+            return subprocess.run(
+                ["redis-cli", "-p", str(port), "CLUSTER", "INFO"], capture_output=True, text=True
+            ).stdout
 
         until(lambda: all("cluster_state:ok" in info(port) for port in ports), "no cluster")
         code, found, _ = check(tmp_path, "redis+cluster://" + ",".join(addresses))
@@ -149,8 +157,8 @@ def test_a_cluster_and_a_sentinel(tmp_path: Path) -> None:
         config = tmp_path / "sentinel.conf"
         config.write_text(f"sentinel monitor main 127.0.0.1 {master} 1\nsentinel auth-pass main {PASSWORD}\n")
         sentinel = free_port()
-        process = subprocess.Popen(["redis-server", str(config), "--sentinel", "--port", str(sentinel), "--dir", str(tmp_path)],
-                                   stdout=subprocess.DEVNULL)  # fmt: skip
+        argv = ["redis-server", str(config), "--sentinel", "--port", str(sentinel), "--dir", str(tmp_path)]
+        process = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
         stack.callback(lambda: (process.kill(), process.wait()))
         until(lambda: answers(sentinel), "no sentinel")
         code, found, _ = check(tmp_path, f"redis+sentinel://:{PASSWORD}@127.0.0.1:{sentinel}/main")

@@ -1,8 +1,9 @@
-"""A name that is looked up at a server on another host (UDP): CLIENT and SERVER span in one trace; dnsmasq, a real Redis.
+"""A name that is looked up at a server on another host (UDP): CLIENT and SERVER span in one trace; dnsmasq, a real
+Redis.
 
-The key is of the transaction id, the question and the client's port: it passes SNAT that keeps the port (as the kernel does
-wherever the port is free), and not SNAT to other ports. Then there are two spans, of two traces, and never a wrong link: id and
-question alone would name two clients' queries the same.
+The key is of the transaction id, the question and the client's port: it passes SNAT that keeps the port (as the
+kernel does wherever the port is free), and not SNAT to other ports. Then there are two spans, of two traces, and
+never a wrong link: id and question alone would name two clients' queries the same.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def ask(s, name, kind=1):
     number = random.randrange(65536)
     labels = b"".join(bytes([len(l)]) + l.encode() for l in name.split("."))
     s.settimeout(5)
-    s.sendto(struct.pack(">6H", number, 0x0100, 1, 0, 0, 0) + labels + b"\\0" + struct.pack(">2H", kind, 1), (server, 53))
+    head = struct.pack(">6H", number, 0x0100, 1, 0, 0, 0)
+    s.sendto(head + labels + b"\\0" + struct.pack(">2H", kind, 1), (server, 53))
     while True:
         data, _ = s.recvfrom(4096)
         if struct.unpack(">H", data[:2])[0] == number:
@@ -54,8 +56,16 @@ def cluster() -> Iterator[Cluster]:
         one.pod("asker")
         dns = two.pod("dns")
         known = [f"--address=/n{i}.four.test/10.9.0.{i + 1}" for i in range(QUERIES)]
-        dns.run(["/usr/sbin/dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root",
-                 "--pid-file=", "--listen-address=0.0.0.0", "--bind-interfaces", "--local=/four.test/", *known])  # fmt: skip
+        alone = [
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--no-resolv",
+            "--no-hosts",
+            "--user=root",
+            "--pid-file=",
+        ]
+        where = ["--listen-address=0.0.0.0", "--bind-interfaces", "--local=/four.test/"]
+        dns.run(["/usr/sbin/dnsmasq", *alone, *where, *known])
         dns.wait_port(53)
         yield made
 

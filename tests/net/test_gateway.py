@@ -1,7 +1,7 @@
 """A request from host to host through a third one that only forwards: its interfaces are points of the same trace.
 
-Two pods on two nodes; the nodes route each other's pods over a third node (both ways over its one uplink, so that a packet enters
-and leaves by one interface). Three agents, a real Redis.
+Two pods on two nodes; the nodes route each other's pods over a third node (both ways over its one uplink, so that a
+packet enters and leaves by one interface). Three agents, a real Redis.
 """
 
 from __future__ import annotations

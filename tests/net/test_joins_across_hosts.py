@@ -1,7 +1,7 @@
 """SDKs and us are one trace over three hosts: a chain user -> a -> b -> c -> d, agents that share a real Redis.
 
-a is on the first host, b on the second, c and d on the third. Nobody gives the SDK in b or c a context: it begins a trace, and
-hosts that never see its header name theirs so.
+a is on the first host, b on the second, c and d on the third. Nobody gives the SDK in b or c a context: it begins a
+trace, and hosts that never see its header name theirs so.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ def pods(cluster: Cluster) -> dict[str, Node]:
     return {pod.name: pod for host in cluster.hosts for pod in host.pods}
 
 
-def drive(cluster: Cluster, folder: Path, python: str, sdks: dict[str, str], config: dict[str, Any]) -> tuple[Found, Collector]:
+def drive(
+    cluster: Cluster, folder: Path, python: str, sdks: dict[str, str], config: dict[str, Any]
+) -> tuple[Found, Collector]:
     """Our spans of all hosts, each once, and what the SDK (one service has one) reported."""
     of = pods(cluster)
     (where,) = sdks
@@ -131,8 +133,8 @@ def test_an_sdk_on_another_host_names_the_trace(
 
 @pytest.mark.parametrize("mode", ["child", "omit"])
 def test_an_omitted_client_span_of_another_host(cluster: Cluster, tmp_path: Path, python: str, mode: str) -> None:
-    """b's SDK has a span of the call to c, which is on the next host: where our CLIENT span is left out c's SERVER span stands below
-    the SDK's, and no span of any host, points included, names a parent that is not there."""
+    """b's SDK has a span of the call to c, which is on the next host: where our CLIENT span is left out c's SERVER
+    span stands below the SDK's, and no span of any host, points included, names a parent that is not there."""
     config = {"link": {"sdk_client_spans": mode}, "capture": {"payload_bytes": 2048, "nic": "on"}}
     got, collector = drive(cluster, tmp_path, python, {"b": "w3c"}, config)
     assert len(got) == (8 if mode == "child" else 7) * REQUESTS
@@ -152,4 +154,3 @@ def test_an_omitted_client_span_of_another_host(cluster: Cluster, tmp_path: Path
         known = {s["spanId"] for s in everything} | {s.span_id for s in collector.spans}
         for span in everything:
             assert span.get("parentSpanId", "") in known | {""}, f"a parent that nobody has: {span['name']}"
-

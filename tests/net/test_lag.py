@@ -1,6 +1,8 @@
-"""From the end of the root's response to the last span of its trace handed to OTLP: real packets, a real agent, all interfaces.
+"""From the end of the root's response to the last span of its trace handed to OTLP: real packets, a real agent, all
+interfaces.
 
-Prints p50 and p99; the bound of the issue is 3 s. tests/unit/test_points_lag.py has the exact bound on a clock of its own.
+Prints p50 and p99; the bound of the issue is 3 s. tests/unit/test_points_lag.py has the exact bound on a clock of
+its own.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ def test_the_last_span_is_handed_over_in_time(net: Net, tmp_path: Path) -> None:
     pipeline.start()
     rng = random.Random(4)
     try:
-        # connections of some requests each: the last answer of each is told by silence or by FIN, the others by the next request
+        # the last answer of each connection is told by silence or by FIN, the others by the next request
         calls = []
         for _ in range(REQUESTS // 6):
             pauses = [f"{rng.choice((0, 0.05, 0.3, 0.7, 1.3)):.2f}" for _ in range(6)]
@@ -66,7 +68,9 @@ def test_the_last_span_is_handed_over_in_time(net: Net, tmp_path: Path) -> None:
             time.sleep(rng.uniform(0.05, 0.4))
         assert [c.wait(60) for c in calls] == [0] * len(calls)
         end = time.monotonic() + 20
-        while pipeline.engine.ledger()["in_flight"]["held"] or pipeline.engine.counts()["seen"] < REQUESTS * (POINTS + 2):
+        while pipeline.engine.ledger()["in_flight"]["held"] or pipeline.engine.counts()["seen"] < REQUESTS * (
+            POINTS + 2
+        ):
             assert time.monotonic() < end, pipeline.engine.counts()
             time.sleep(0.1)
         time.sleep(1)  # the last batch

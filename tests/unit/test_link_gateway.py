@@ -1,4 +1,5 @@
-"""A host that only forwards: what its interfaces see of a request belongs to the trace that other hosts' agents know."""
+"""A host that only forwards: what its interfaces see of a request belongs to the trace that other hosts' agents
+know."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ def interfaces(hosts: Hosts, at: int = GATEWAY) -> list[Nic]:
 class Way:
     """A connection between two hosts through a third one."""
 
-    def __init__(self, hosts: Hosts, client: tuple[int, Process, int], server: tuple[int, Process, int], nics: list[Nic]) -> None:
+    def __init__(
+        self, hosts: Hosts, client: tuple[int, Process, int], server: tuple[int, Process, int], nics: list[Nic]
+    ) -> None:
         self.hosts, self.nics = hosts, nics
         self.cross: Cross = hosts.cross(client, server)
         self.wire: Wire = self.cross.wires[0]
@@ -68,8 +71,8 @@ class Way:
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_the_request_passes_a_gateway(rig: RigMaker, begun: bool) -> None:
-    """Two interfaces of a host without a process of it: in the trace, below the CLIENT span, whoever named the trace; and they
-    leave as the others do."""
+    """Two interfaces of a host without a process of it: in the trace, below the CLIENT span, whoever named the
+    trace; and they leave as the others do."""
     hosts = Hosts(rig, 4, processes=ALL)
     first = hosts.cross((0, USER, 11), (0, A, 21))
     way = Way(hosts, (0, A, 21), (1, B, 31), interfaces(hosts))

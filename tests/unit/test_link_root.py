@@ -1,4 +1,5 @@
-"""Traces that an SDK begins below: hosts above it take the same name; and calls whose span an SDK has, seen from elsewhere."""
+"""Traces that an SDK begins below: hosts above it take the same name; and calls whose span an SDK has, seen from
+elsewhere."""
 
 from __future__ import annotations
 
@@ -73,7 +74,8 @@ def test_all_hosts_take_the_trace_that_an_sdk_begins(
 
 
 def test_a_host_beside_takes_it_too(rig: RigMaker) -> None:
-    """a calls b (no context), then c (which begins a trace): b's host sees nothing of c, and names the trace all the same."""
+    """a calls b (no context), then c (which begins a trace): b's host sees nothing of c, and names the trace all the
+    same."""
     hosts = Hosts(rig, 4, processes=ALL)
     first = hosts.cross((0, USER, 11), (0, A, 21))
     beside = hosts.cross((0, A, 21), (1, B, 31))
@@ -101,8 +103,7 @@ def test_two_that_differ_name_nothing(rig: RigMaker) -> None:
     first.send("/in", tids=(11, 21))
     for i, tid in enumerate((31, 41)):
         calls[i].send(f"/call{i}", tids=(21, tid))
-        below[i].send(f"/below{i}", (traceparent(), traceparent(OTHER))[i].replace(*((TRACE, SECOND) if i else ("", ""))),
-                      tids=(tid, 51 + i))  # fmt: skip
+        below[i].send(f"/below{i}", traceparent(OTHER, SECOND) if i else traceparent(), tids=(tid, 51 + i))
         below[i].answer(tids=(51 + i, tid))
         calls[i].answer(tids=(tid, 21))
     first.answer(tids=(21, 11))
@@ -139,7 +140,8 @@ def test_what_has_left_keeps_its_name_everywhere(rig: RigMaker) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_many_at_once(rig: RigMaker, seed: int) -> None:
-    """Forty requests over four hosts, in half of them an SDK begins a trace, at any speed of the store: each is one trace."""
+    """Forty requests over four hosts, in half of them an SDK begins a trace, at any speed of the store: each is one
+    trace."""
     rng = random.Random(seed)
     hosts = Hosts(rig, 4, latency=slow(rng, 150), processes=ALL, hold_s=3)
     under_way, wanted = [], {}
@@ -170,8 +172,8 @@ def test_many_at_once(rig: RigMaker, seed: int) -> None:
 @pytest.mark.parametrize("read", [True, False])
 @pytest.mark.parametrize("mode", ["child", "omit"])
 def test_an_omitted_client_span_is_nobodys_parent(rig: RigMaker, mode: str, read: bool) -> None:
-    """a's SDK has a span of the call: with `omit` the other host's SERVER span stands below that one, also where its agent
-    could not read the header."""
+    """a's SDK has a span of the call: with `omit` the other host's SERVER span stands below that one, also where its
+    agent could not read the header."""
     hosts = Hosts(rig, 2, processes=ALL, sdk_client_spans=mode)
     wire = hosts.cross((0, A, 21), (1, B, 31))
     wire.sent("/x", traceparent(), tid=21)
@@ -190,7 +192,8 @@ def test_an_omitted_client_span_is_nobodys_parent(rig: RigMaker, mode: str, read
 
 
 def test_a_context_that_is_passed_on_omits_nothing(rig: RigMaker) -> None:
-    """user's SDK -> a, which only passes the header on to b on another host: a's CLIENT span is there, and b's parent."""
+    """user's SDK -> a, which only passes the header on to b on another host: a's CLIENT span is there, and b's
+    parent."""
     hosts = Hosts(rig, 2, processes=ALL, sdk_client_spans="omit")
     first = hosts.cross((0, USER, 11), (0, A, 21))
     call = hosts.cross((0, A, 21), (1, B, 31))

@@ -1,4 +1,5 @@
-"""How long after a request's end its last span leaves: spans of interfaces are told late, and held from their own end on."""
+"""How long after a request's end its last span leaves: spans of interfaces are told late, and held from their own
+end on."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ class Clock:
 @pytest.mark.parametrize("end", ["idle", "close", "again"])
 @pytest.mark.parametrize("phase_ms", [0, 90, 110, 250, 399, 401, 480])
 def test_the_last_span_leaves_in_time(rig: RigMaker, end: str, phase_ms: int) -> None:
-    """Whenever the sweep comes, and whatever tells the end: within 2.6 s of the answer's, and not before the hold of 2 s."""
+    """Whenever the sweep comes, and whatever tells the end: within 2.6 s of the answer's, and not before the hold of
+    2 s."""
     r = rig(CURL, SHOP, flush_s=0.5)
     nics = two_nodes(r.kernel)
     for nic, _ in nics:
@@ -79,7 +81,8 @@ def test_the_last_span_leaves_in_time(rig: RigMaker, end: str, phase_ms: int) ->
 
 
 def test_a_retransmit_before_the_end_is_told_counts(rig: RigMaker) -> None:
-    """What comes again after the last byte belongs to this answer until silence has told its end; the span's end does not move."""
+    """What comes again after the last byte belongs to this answer until silence has told its end; the span's end
+    does not move."""
     r = rig(CURL, SHOP, flush_s=0.5)
     nics = two_nodes(r.kernel)
     for nic, _ in nics:
