@@ -8,6 +8,7 @@ never a wrong link: id and question alone would name two clients' queries the sa
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +19,17 @@ from sharing import Cluster, Node, agents_of, settled, spans_of, store
 
 SERVER, CLIENT = 2, 3
 QUERIES = 40
+PORTS = itertools.count(31000, 1000)
 # Its own resolver: each query from a socket of its own, as libc does it, or all from one.
 ASK = """
 import random, socket, struct, sys
 from concurrent.futures import ThreadPoolExecutor
-server, how = sys.argv[1], sys.argv[2]
-one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server, how, first = sys.argv[1], sys.argv[2], int(sys.argv[4])
+def made(i):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind(("", first + i))
+    return s
+one = made(999)
 def ask(s, name, kind=1):
     number = random.randrange(65536)
     labels = b"".join(bytes([len(l)]) + l.encode() for l in name.split("."))
@@ -39,7 +45,7 @@ def query(i):
     name = f"n{i}.four.test"
     if how == "one":
         return ask(one, name)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+    with made(i) as s:
         if how == "connected":
             s.connect((server, 53))
         ask(s, name)
@@ -73,7 +79,8 @@ def cluster() -> Iterator[Cluster]:
 def look_up(cluster: Cluster, folder: Path, how: str) -> list[dict[str, Any]]:
     asker, dns = (host.pods[0] for host in cluster.hosts)
     with store(folder / "store") as port, agents_of(cluster, folder, f"redis://127.0.0.1:{port}") as agents:
-        asker.output([sys.executable, "-c", ASK, dns.address, how, str(QUERIES)])
+        # ports of its own: the kernel remembers for minutes how a pair of ports was translated
+        asker.output([sys.executable, "-c", ASK, dns.address, how, str(QUERIES), str(next(PORTS))])
         settled(agents)
     return [s for s in spans_of(agents) if "four.test" in s["attributes"].get("dns.question.name", "")]
 
