@@ -20,7 +20,7 @@ cdef class Due:
     cdef SpanRec *push(self, uint32_t size, uint64_t due_ns, uint64_t last_ns) noexcept nogil
     # Whether spans should leave early, so that there is room for what a record may bring.
     cdef inline bint tight(self) noexcept nogil:
-        return 8 * self.nbytes > 7 * self.limit and self.spans != 0
+        return 4 * self.nbytes > 3 * self.limit and self.spans != 0
     # The span that is due first, or NULL.
     cdef inline Held *peek(self) noexcept nogil:
         return self.heap[0] if self.spans else NULL

@@ -19,38 +19,12 @@ from zerospan.exporter.assemble.processes cimport Proc, Processes
 from zerospan.exporter.encode.buf cimport Buf
 from zerospan.exporter.link.requests cimport Request, Requests
 from zerospan.exporter.link.shared_codec cimport Note, Points
+from zerospan.exporter.link.shared_names cimport Names
+from zerospan.exporter.link.shared_table cimport End, SharedTable
 
 cdef enum:
-    WHEEL = 512              # places of the timing wheel
-    WHEEL_NS = 8000000       # of each
     HERE = 1024              # addresses of this host that are remembered
-    NAMES_MAX = 4096         # services of other hosts
     ROOTS = 4096             # roots that are remembered
-
-cdef struct End:
-    uint64_t key             # K; 0: an empty slot
-    uint64_t due_ns          # next look at it
-    uint64_t told            # hash of the value that was published last; 0: none
-    uint64_t told_ns
-    uint32_t proc            # of the end that is here
-    uint32_t who             # service of the other end, place in `names`; 0: not known
-    uint32_t epoch           # of what was published
-    uint8_t end              # which end is here: END_CLIENT, END_SERVER; 0: neither, a cause above, or `passing`
-    uint8_t tries
-    uint8_t found            # the other end's value came
-    uint8_t flags            # NoteFlag of it
-    uint8_t datagram
-    uint8_t more             # points of this end are still to come
-    uint8_t passing          # Passing
-    uint8_t asked_root       # questions for the root's name
-    uint64_t ended_ns        # when this end was over; 0: not yet
-    Points *own
-    Points *theirs
-
-cdef enum Passing:
-    PASSING_NOT = 0
-    PASSING = 1              # interfaces saw it, no process of this host did
-    PASSING_SERVED = 2       # likewise, and another agent sees its server
 
 cdef struct Root:            # what was said lately of a trace's root
     uint64_t key
@@ -58,28 +32,14 @@ cdef struct Root:            # what was said lately of a trace's root
     uint64_t told            # hash of the value that is in the store, as far as is known
     uint64_t disputed        # told so: nothing else is told after it
 
-cdef struct Place:           # of the timing wheel: keys, each of which may be due by now
-    uint64_t *keys
-    uint32_t n
-    uint32_t cap
-
-cdef class Shared:
+cdef class Shared(SharedTable):
     cdef Requests requests
     cdef Processes processes
-    cdef End *slots
-    cdef uint64_t mask
-    cdef readonly uint64_t n
-    cdef uint64_t limit          # entries
-    cdef Place wheel[WHEEL]
-    cdef uint64_t turned         # number of the next place, since the beginning of time
-    cdef uint64_t now_ns         # of the last turn
     cdef uint64_t grace_ns
     cdef uint64_t near_grace_ns
     cdef uint64_t ttl_ns
     cdef uint64_t here[HERE]
-    cdef Proc **names            # by hash
-    cdef uint32_t n_names
-    cdef list name_bytes         # owns what the slices of `names` point to
+    cdef Names names             # of services of other hosts
     cdef Buf puts                # of this turn
     cdef Buf gets
     cdef uint64_t n_puts
@@ -104,8 +64,6 @@ cdef class Shared:
     cdef readonly uint64_t late
     cdef readonly uint64_t bad
     cdef readonly uint64_t local
-    cdef readonly uint64_t refused
-    cdef readonly uint64_t names_refused
     cdef readonly uint64_t publish_dropped
     cdef readonly uint64_t ask_dropped
     cdef readonly uint64_t passed
@@ -137,13 +95,6 @@ cdef class Shared:
     # Every few milliseconds: applies what came, looks at what is due, hands over what is to go.
     cdef int turn(self, uint64_t now) except -1
 
-    cdef End *find(self, uint64_t key) noexcept nogil
-    cdef End *make(self, uint64_t key) noexcept nogil
-    cdef int grow(self) noexcept nogil
-    cdef void drop(self, End *e) noexcept nogil
-    cdef void due(self, End *e, uint64_t at_ns) noexcept nogil
-    cdef void look(self, uint64_t now) noexcept nogil
-    cdef void visit(self, End *e, uint64_t now) noexcept nogil
     cdef void note(self, const End *e, Note *note) noexcept nogil
     cdef void publish(self, End *e, uint64_t now) noexcept nogil
     cdef void ask(self, End *e) noexcept nogil
@@ -154,5 +105,3 @@ cdef class Shared:
     cdef int apply(self, const uint8_t *p, size_t n) except -1 nogil
     cdef int learn(self, const Note *note) except -1 nogil
     cdef void learn_cause(self, End *e, Request *r, const Note *note) noexcept nogil
-    cdef uint32_t name_of(self, const uint8_t *p, uint32_t n) except? 0xffffffff nogil
-    cdef uint32_t new_name(self, const uint8_t *p, uint32_t n, uint32_t at) except? 0xffffffff

@@ -11,8 +11,8 @@ import collections
 import time
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.stdlib cimport calloc
+from libc.string cimport memcpy, memset
 
 from zerospan.exporter.assemble.span cimport LINK_THREAD
 from zerospan.exporter.encode.buf cimport buf_free, buf_put
@@ -20,7 +20,7 @@ from zerospan.exporter.link.context cimport (
     CTX_ADOPTED, CTX_DISPUTED, context_flags, context_own, context_parent, context_put, context_told, context_top,
     context_trace_id, sdk_span,
 )
-from zerospan.exporter.link.ids cimport get_be64, hash64, hash_bytes
+from zerospan.exporter.link.ids cimport hash_bytes
 from zerospan.exporter.link.requests cimport (
     CAUSE_DOUBTFUL, CAUSE_KNOWN, CAUSE_NONE, CAUSE_PENDING, Request, Requests,
 )
@@ -28,8 +28,9 @@ from zerospan.exporter.link.shared_codec cimport (
     END_CLIENT, END_SERVER, END_TRACE, NOTE_DISPUTED, NOTE_MORE, NOTE_NAMED, NOTE_OMITTED, NOTE_PENDING, NOTE_ROOT,
     NOTE_TENTATIVE, POINTS_MAX, VALUE_MAX, Note, Points, note_decode, note_encode,
 )
+from zerospan.exporter.link.shared_names cimport Names
+from zerospan.exporter.link.shared_table cimport PASSING, PASSING_NOT, PASSING_SERVED, WHEEL, End, SharedTable
 from zerospan.exporter.proto.base cimport WIRE_TRACEPARENT
-from zerospan.exporter.proto.cursor cimport slice_of
 
 cdef enum:
     MAX_CHAIN = 64           # causes that are followed on this host
@@ -39,7 +40,6 @@ cdef enum:
     LAST_NS = 2000000000     # the longest time between two looks
     DATAGRAM_TTL_NS = 10000000000
     N_DELAYS = 4
-    NAME_PLACES = 2 * NAMES_MAX
     ROOT_NS = 100000000      # between two looks for the root of a trace that an SDK began below
     ASKED_AGAIN_NS = 100000000   # several ends of one trace ask for its root
     PASSING_TRIES = 3
@@ -48,10 +48,6 @@ cdef enum:
 # After the first look. The other end is published within its own grace time and a round or two of the network; then
 # less and less is to be hoped for, but a program may read a request late and a store may be away for a while.
 cdef uint64_t[N_DELAYS] DELAYS = [50000000, 150000000, 600000000, 1200000000]
-
-
-cdef inline uint32_t name_place(uint64_t h) noexcept nogil:
-    return <uint32_t>(h % (NAME_PLACES - 1)) + 1
 
 
 cdef inline bint loopback(uint8_t family, const uint8_t *address) noexcept nogil:
@@ -74,11 +70,7 @@ cdef class Shared:
 
     def __cinit__(self, double ttl_s=60.0, uint64_t queue_bytes=8 << 20, uint64_t table_bytes=16 << 20,
                   double grace_s=0.03):
-        self.mask = 1023
-        self.slots = <End *>calloc(self.mask + 1, sizeof(End))
-        self.names = <Proc **>calloc(NAME_PLACES, sizeof(Proc *))
-        if self.slots == NULL or self.names == NULL:
-            raise MemoryError("zerospan: no memory for the table of shared requests")
+        self.names = Names()
         self.limit = max(table_bytes // sizeof(End) // 2, 512)
         self.grace_ns = <uint64_t>(grace_s * 1e9)
         self.near_grace_ns = 10 * self.grace_ns
@@ -86,28 +78,11 @@ cdef class Shared:
         self.queue_limit = queue_bytes
         self.outbox = collections.deque()
         self.inbox = collections.deque()
-        self.name_bytes = []
         self.epoch = 1
         self.hold_ns = 2000000000
         self.allowance = PASSING_PER_S
-        self.n_names = 1
-        self.names[0] = <Proc *>calloc(1, sizeof(Proc))
-        if self.names[0] == NULL:
-            raise MemoryError("zerospan: no memory for the table of shared requests")
 
     def __dealloc__(self):
-        cdef uint64_t i
-        if self.slots != NULL:
-            for i in range(self.mask + 1):
-                free(self.slots[i].own)
-                free(self.slots[i].theirs)
-        free(self.slots)
-        if self.names != NULL:
-            for i in range(NAME_PLACES):
-                free(self.names[i])
-        free(self.names)
-        for i in range(WHEEL):
-            free(self.wheel[i].keys)
         buf_free(&self.puts)
         buf_free(&self.gets)
 
@@ -115,6 +90,7 @@ cdef class Shared:
         """Called by the engine that it belongs to, before anything else."""
         self.requests = requests
         self.processes = processes
+        self.names.processes = processes
 
     # ---- the network's side: any thread, with the GIL ------------------------------------------------
 
@@ -137,12 +113,12 @@ cdef class Shared:
     def counts(self):
         """Name -> value."""
         return {"published": self.published, "published_again": self.again, "asked": self.asked, "found": self.found,
-                "missing": self.missing, "late": self.late, "bad": self.bad, "local": self.local, "table_full": self.refused,
-                "names_full": self.names_refused, "publish_dropped": self.publish_dropped,
+                "missing": self.missing, "late": self.late, "bad": self.bad + self.names.bad, "local": self.local, "table_full": self.refused,
+                "names_full": self.names.refused, "publish_dropped": self.publish_dropped,
                 "ask_dropped": self.ask_dropped, "passed": self.passed, "passing_refused": self.passing_refused}
 
     def nbytes(self):
-        cdef uint64_t total = (self.mask + 1) * sizeof(End) + self.queued
+        cdef uint64_t total = (self.mask + 1) * sizeof(End) + ROOTS * sizeof(Root) + self.queued
         cdef int i
         for i in range(WHEEL):
             total += self.wheel[i].cap * sizeof(uint64_t)
@@ -159,63 +135,6 @@ cdef class Shared:
         """[(point, ns)] of the other end, as far as they are known."""
         cdef const Points *p = self.points(key)
         return [(p.point[i], p.ns[i]) for i in range(p.n)] if p != NULL else []
-
-    # ---- the table -----------------------------------------------------------------------------------
-
-    cdef End *find(self, uint64_t key) noexcept nogil:
-        cdef uint64_t i = key & self.mask
-        if key == 0:
-            return NULL
-        while self.slots[i].key:
-            if self.slots[i].key == key:
-                return &self.slots[i]
-            i = (i + 1) & self.mask
-        return NULL
-
-    cdef End *make(self, uint64_t key) noexcept nogil:
-        cdef uint64_t i
-        if key == 0 or self.n >= self.limit or (4 * (self.n + 1) > 3 * self.mask and self.grow() < 0):
-            self.refused += 1
-            return NULL
-        i = key & self.mask
-        while self.slots[i].key:
-            i = (i + 1) & self.mask
-        memset(&self.slots[i], 0, sizeof(End))
-        self.slots[i].key = key
-        self.n += 1
-        return &self.slots[i]
-
-    cdef int grow(self) noexcept nogil:
-        cdef uint64_t mask = 2 * self.mask + 1, i, j
-        cdef End *slots = <End *>calloc(mask + 1, sizeof(End))
-        if slots == NULL:
-            return -1
-        for i in range(self.mask + 1):
-            if self.slots[i].key:
-                j = self.slots[i].key & mask
-                while slots[j].key:
-                    j = (j + 1) & mask
-                slots[j] = self.slots[i]
-        free(self.slots)
-        self.slots = slots
-        self.mask = mask
-        return 0
-
-    cdef void drop(self, End *e) noexcept nogil:
-        """Empties a slot and closes the gap."""
-        cdef uint64_t hole = e - self.slots, i = hole, home
-        free(e.own)
-        free(e.theirs)
-        while True:
-            i = (i + 1) & self.mask
-            if self.slots[i].key == 0:
-                break
-            home = self.slots[i].key & self.mask
-            if ((i - home) & self.mask) >= ((i - hole) & self.mask):
-                self.slots[hole] = self.slots[i]
-                hole = i
-        memset(&self.slots[hole], 0, sizeof(End))
-        self.n -= 1
 
     # ---- what the engine says ------------------------------------------------------------------------
 
@@ -266,7 +185,7 @@ cdef class Shared:
             e.more = 0
             self.publish(e, self.now_ns)         # the last word: what was learned since, before the registry forgets it
         if e.found:
-            return self.names[e.who]
+            return self.names.places[e.who]
         if not client and e.end == END_SERVER:
             self.missing += 1
         return NULL
@@ -347,55 +266,6 @@ cdef class Shared:
         return e.theirs if e != NULL else NULL
 
     # ---- time ----------------------------------------------------------------------------------------
-
-    cdef void due(self, End *e, uint64_t at_ns) noexcept nogil:
-        """Looked at by then. An entry may stand in several places of the wheel: only the time in it counts."""
-        cdef uint64_t place = at_ns // WHEEL_NS + 1
-        cdef Place *p
-        cdef uint64_t *grown
-        cdef uint32_t cap
-        if place < self.turned:
-            place = self.turned
-        if place >= self.turned + WHEEL:
-            place = self.turned + WHEEL - 1
-        e.due_ns = place * WHEEL_NS
-        p = &self.wheel[place % WHEEL]
-        if p.n == p.cap:
-            cap = p.cap * 2 if p.cap else 16
-            grown = <uint64_t *>realloc(p.keys, cap * sizeof(uint64_t))
-            if grown == NULL:
-                self.refused += 1
-                self.drop(e)
-                return
-            p.keys = grown
-            p.cap = cap
-        p.keys[p.n] = e.key
-        p.n += 1
-
-    cdef void look(self, uint64_t now) noexcept nogil:
-        cdef uint64_t last = now // WHEEL_NS
-        cdef Place *p
-        cdef End *e
-        cdef Place taken
-        cdef uint32_t i
-        cdef int places = 0
-        while self.turned <= last and places < WHEEL:
-            p = &self.wheel[self.turned % WHEEL]
-            taken = p[0]
-            memset(p, 0, sizeof(Place))
-            self.turned += 1
-            places += 1
-            for i in range(taken.n):
-                e = self.find(taken.keys[i])
-                if e != NULL and e.due_ns < self.turned * WHEEL_NS:
-                    self.visit(e, now)
-            if p.keys == NULL and taken.cap <= 1024:
-                taken.n = 0
-                p[0] = taken
-            else:
-                free(taken.keys)
-        if self.turned <= last:
-            self.turned = last + 1               # the first time, or a long sleep: what was due has been looked at
 
     cdef void visit(self, End *e, uint64_t now) noexcept nogil:
         cdef Request *r = self.requests.find(e.key)
@@ -640,7 +510,7 @@ cdef class Shared:
         self.found += e.found == 0
         e.found = 1
         e.flags = note.flags
-        e.who = self.name_of(note.name.p, note.name.n)
+        e.who = self.names.find(note.name.p, note.name.n)
         if note.points.n:
             if e.theirs == NULL:
                 e.theirs = <Points *>calloc(1, sizeof(Points))
@@ -688,45 +558,6 @@ cdef class Shared:
         above = self.make(note.up)
         if above != NULL:
             self.due(above, self.now_ns)
-
-    cdef uint32_t name_of(self, const uint8_t *p, uint32_t n) except? 0xffffffff nogil:
-        """Place of a service's name; 0 if it is none, or if there are too many."""
-        cdef uint64_t h
-        cdef uint32_t at
-        if n == 0:
-            return 0
-        h = hash_bytes(p, n, 0)
-        at = name_place(h)
-        while self.names[at] != NULL:
-            if self.names[at].name.n == n and memcmp(self.names[at].name.p, p, n) == 0:
-                return at
-            at = at % (NAME_PLACES - 1) + 1
-        with gil:
-            return self.new_name(p, n, at)
-
-    cdef uint32_t new_name(self, const uint8_t *p, uint32_t n, uint32_t at) except? 0xffffffff:
-        cdef bytes name = (<const char *>p)[:n]
-        cdef Proc *proc
-        try:
-            text = name.decode()
-        except UnicodeDecodeError:
-            text = "\0"
-        if not text.isprintable():
-            self.bad += 1
-            return 0
-        if self.n_names >= NAMES_MAX:
-            self.names_refused += 1
-            return 0
-        proc = <Proc *>calloc(1, sizeof(Proc))
-        if proc == NULL:
-            self.names_refused += 1
-            return 0
-        self.name_bytes.append(name)
-        proc.name = slice_of(<const uint8_t *><const char *>name, n)
-        proc.service = self.processes.services.setdefault(text, len(self.processes.services) + 1)
-        self.names[at] = proc
-        self.n_names += 1
-        return at
 
     # ---- the engine's step ---------------------------------------------------------------------------
 

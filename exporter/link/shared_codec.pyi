@@ -10,6 +10,7 @@ def encode(
     wire: int = 0,
     trace_flags: int = 0,
     trace_id: bytes = ...,
+    parent: int = 0,
     name: bytes = b"",
     points: Sequence[tuple[int, int]] = (),
 ) -> bytes: ...

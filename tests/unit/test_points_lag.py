@@ -100,3 +100,23 @@ def test_a_retransmit_before_the_end_is_told_counts(rig: RigMaker) -> None:
     assert [s.attributes["zerospan.tcp.retransmits"] for s in found] == [1] * 4 + [0] * 4
     assert all(s.end <= client.end + MS for s in found)
     assert max(clock.left.values()) - client.end <= 2600 * MS
+
+
+def test_memory_of_held_points_is_bounded(rig: RigMaker) -> None:
+    """More than there is room for: the first leave early, with what is known; nothing is lost."""
+    limit = 256 << 10
+    r = rig(CURL, SHOP, hold_bytes=limit)
+    nics = two_nodes(r.kernel)
+    for nic, _ in nics:
+        r.engine.interfaces.set(*nic.told)
+    way = Way(Wire(r.kernel, (CURL, 11), (SHOP, 31), addresses=("10.1.0.2", "10.2.0.2")), nics, 570 * US)
+    t, most = START, 0
+    for i in range(400):
+        t = way.pass_on("server", ok(), way.pass_on("client", get(f"/r{i}"), t) + 100 * US)
+        r.feed()
+        most = max(most, r.engine.memory()["hold"])
+    way.close(t + MS)
+    spans = r.run(5)
+    assert sum(s.kind == INTERNAL for s in spans) == 8 * 400 and len(spans) == 10 * 400
+    assert r.counts["hold_early"] > 1000 and r.counts["open_full"] == 0
+    assert most <= limit + 2 * (4 << 20), "two queues of processes' spans have chunks of 2 MiB, at least two"
