@@ -351,7 +351,7 @@ cdef class Engine:
         cdef bint caller = known.client_proc != 0, omitted = self.omit_sdk_spans and sdk_span(self.requests, known)
         cdef Point point = point_of(self.interfaces, part.interface, part.flags & NIC_EGRESS)
         c.nic = &self.interfaces.all[part.interface]
-        if c.nic.role != ROLE_POD and not known.client_proc and not known.server_proc:
+        if not has_process(known) and (c.nic.role != ROLE_POD or self.shared.between(r.key)):
             point = POINT_GATEWAY_NODE   # another agent knows the request: it only passes here
         c.point = point
         c.span_id = point_id(r.key, point, c.nic.netns_cookie, c.nic.ifindex, part.tunnel, (part.flags & NIC_EGRESS) != 0)

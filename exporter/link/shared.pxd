@@ -86,6 +86,8 @@ cdef class Shared(SharedTable):
     cdef void passing_by(self, uint64_t key) noexcept nogil
     # Some agent knows a request that no process of this host has.
     cdef bint elsewhere(self, uint64_t key) noexcept nogil
+    # Likewise, of both its ends: this host is neither the client's nor the server's.
+    cdef bint between(self, uint64_t key) noexcept nogil
     # How long the request took at a point of the server's host; published with that end. The longest of each kind is kept.
     cdef void point(self, uint64_t key, uint8_t point, uint64_t ns) noexcept nogil
     # No more points of this end will come.

@@ -202,6 +202,10 @@ cdef class Shared:
         cdef const End *e = self.find(key)
         return e != NULL and e.end == 0 and (e.found != 0 or e.passing == PASSING_SERVED)
 
+    cdef bint between(self, uint64_t key) noexcept nogil:
+        cdef const End *e = self.find(key)
+        return e != NULL and e.end == 0 and e.found != 0 and e.passing == PASSING_SERVED
+
     cdef void ended(self, uint64_t key) noexcept nogil:
         cdef End *e = self.find(key)
         cdef uint64_t at = self.now_ns

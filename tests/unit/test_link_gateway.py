@@ -24,10 +24,11 @@ ALL = (USER, A, B)
 GATEWAY = 2  # the host's number
 
 
-def interfaces(hosts: Hosts, at: int = GATEWAY) -> list[Nic]:
-    """Both sides of the gateway: what comes in by one leaves by the other."""
+def interfaces(hosts: Hosts, at: int = GATEWAY, role: str = "node") -> list[Nic]:
+    """Both sides of the gateway: what comes in by one leaves by the other. role "pod": a router in a pod."""
     kernel = hosts[at].rig.kernel
-    nics = [Nic(kernel, 5, 2, "eth0", "node", False), Nic(kernel, 5, 3, "eth1", "node", True)]
+    pod = role == "pod"
+    nics = [Nic(kernel, 5, 2, "eth0", role, False, inside=pod), Nic(kernel, 5, 3, "eth1", role, True, inside=pod)]
     for nic in nics:
         hosts[at].rig.engine.interfaces.set(*nic.told)
     return nics
@@ -69,13 +70,14 @@ class Way:
             nic.silence(self.wire, self.hosts.t + self.hosts[GATEWAY].skew)
 
 
+@pytest.mark.parametrize("role", ["node", "pod"])
 @pytest.mark.parametrize("begun", [False, True])
-def test_the_request_passes_a_gateway(rig: RigMaker, begun: bool) -> None:
+def test_the_request_passes_a_gateway(rig: RigMaker, begun: bool, role: str) -> None:
     """Two interfaces of a host without a process of it: in the trace, below the CLIENT span, whoever named the
     trace; and they leave as the others do."""
     hosts = Hosts(rig, 4, processes=ALL)
     first = hosts.cross((0, USER, 11), (0, A, 21))
-    way = Way(hosts, (0, A, 21), (1, B, 31), interfaces(hosts))
+    way = Way(hosts, (0, A, 21), (1, B, 31), interfaces(hosts, role=role))
     below = hosts.cross((1, B, 31), (3, A, 22))
     first.send("/in", tids=(11, 21))
     way.ask("/x")
