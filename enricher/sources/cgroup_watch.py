@@ -7,6 +7,7 @@ watches, the tree is compared again, and that is counted. inotify(7). Used by co
 """
 
 import ctypes
+import errno
 import logging
 import os
 import select
@@ -153,16 +154,18 @@ class CgroupWatch:
         while todo:
             path = todo.pop()
             if self._known.get(path, -1) < 0:
-                if not os.path.isdir(path):
-                    continue  # gone again
                 new = path not in self._known
                 watch = -1
                 if len(self._watches) < self._max and self._fd >= 0:
                     watch = libc.inotify_add_watch(self._fd, os.fsencode(path), WANTED)
+                    if watch < 0 and ctypes.get_errno() in (errno.ENOENT, errno.ENOTDIR):
+                        continue  # gone again
+                if watch < 0 and not os.path.isdir(path):
+                    continue
                 if watch >= 0:
                     old = self._watches.get(watch)
-                    if old is not None and old != path:  # renamed before we looked
-                        self._known.pop(old, None)
+                    if old is not None and old != path and self._known.pop(old, None) is not None:
+                        self._went(old)  # renamed before we looked
                     self._watches[watch] = path
                 else:
                     self.unwatched += new

@@ -229,7 +229,7 @@ def test_lost_events_are_counted_and_made_good(tmp_path: Path) -> None:
     def came(path: str) -> None:
         tree.came(path)
         if path.endswith("/hold"):
-            wait((tmp_path / "go_on").exists)
+            wait((tmp_path / "go_on").exists, 120)
 
     watch = CgroupWatch([str(top)], came, tree.went)
     watch.start()
@@ -243,7 +243,7 @@ def test_lost_events_are_counted_and_made_good(tmp_path: Path) -> None:
         (top / "last").mkdir()
         (tmp_path / "go_on").mkdir()
         wait(lambda: tree.there == folders(top))
-        assert watch.overflows == 1
+        assert watch.overflows >= 1
     finally:
         watch.stop()
 
