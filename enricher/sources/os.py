@@ -33,7 +33,7 @@ ARCHITECTURES = {
 RELEASE = re.compile(r"""^(NAME|PRETTY_NAME|VERSION_ID)=(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([^\s"']*))$""", re.MULTILINE)
 
 
-class Os(Section, frozen=True):
+class OsConfig(Section, frozen=True):
     """This host, its containers and processes."""
 
     enabled: Annotated[bool, Meta(description="Look at this host.")] = True
@@ -68,7 +68,7 @@ class OsSource:
 
     name = "os"
 
-    def __init__(self, store: TagStore, config: Os, node: str) -> None:
+    def __init__(self, store: TagStore, config: OsConfig, node: str) -> None:
         self._store, self._config, self._node = store, config, node
         root = config.root.rstrip("/")
         self._proc = config.proc or _there(f"{root}/proc")

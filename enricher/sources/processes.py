@@ -14,8 +14,9 @@ from zerospan.enricher.names import SERVICE_NAME
 from zerospan.enricher.store import TagStore
 from zerospan.exporter.config.model import Config, Service
 from zerospan.exporter.process import Describer, procfs
-from zerospan.exporter.process.cgroup import Place
 from zerospan.exporter.process.containers import Containers
+from zerospan.exporter.process.environ import stated
+from zerospan.exporter.process.names import UNKNOWN
 from zerospan.exporter.process.program import Program, program
 from zerospan.exporter.process.text import clean, decode
 
@@ -46,9 +47,9 @@ class HostProcesses:
         self._env = [re.compile(fnmatch.translate(glob)).match for glob in env]
         config = Config(service=Service(order=tuple(order)))
         name = host().get("host.name") or None
-        self._describer = Describer(
-            config, hidden=set(), host=name, proc=proc, containers=files, kubernetes=self._kubernetes
-        )
+        self._describer = Describer(config, hidden=set(), host=name, proc=proc, containers=files)
+        self._asks_kubernetes = "kubernetes" in order
+        self._before = tuple(order[: order.index("kubernetes")]) if self._asks_kubernetes else ()
 
     def lookup(self, pid: int) -> dict[str, str] | None:
         """All tags; None if there is no such process."""
@@ -61,8 +62,11 @@ class HostProcesses:
         if under is None:
             under = self._store.find(keys.node(self._node))
         below = dict(self._host()) | (under.tags() if under is not None else {})
-        if below.get("k8s.pod.name") and tags["service.instance.id"].endswith(f":{pid}"):
-            tags["service.instance.id"] = below.get("service.instance.id") or tags["service.instance.id"]
+        if below.get("k8s.pod.name"):
+            if below.get("service.instance.id") and tags["service.instance.id"].endswith(f":{pid}"):
+                tags["service.instance.id"] = below["service.instance.id"]
+            if below.get(SERVICE_NAME) and self._asks_kubernetes and not self._named(pid, tags[SERVICE_NAME]):
+                tags[SERVICE_NAME] = below[SERVICE_NAME]
         tags = {**below, **tags, **{key: below[key] for key in ("host.name", "host.id") if below.get(key)}}
         folder = f"{self._proc}/{pid}"
         argv = procfs.command_line(folder)
@@ -71,10 +75,11 @@ class HostProcesses:
         tags |= self._environment(folder)
         return {key: value for key, value in tags.items() if value}
 
-    def _kubernetes(self, place: Place) -> str:
-        """What a source calls the service of a container of a pod."""
-        found = self._store.find(keys.container(place.container)) if place.container else None
-        return found.get(SERVICE_NAME) if found is not None and found.get("k8s.pod.name") else ""
+    def _named(self, pid: int, name: str) -> bool:
+        """Whether a word that stands before `kubernetes` names the service; in a pod that can be two of them only."""
+        if "env" in self._before and stated(procfs.read(f"{self._proc}/{pid}/environ", procfs.ENVIRON_MAX)).service:
+            return True
+        return "executable" in self._before and not name.startswith(UNKNOWN)
 
     def _environment(self, folder: str) -> dict[str, str]:
         if not self._env:

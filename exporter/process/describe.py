@@ -48,7 +48,6 @@ class Describer:
     """config: service.rules, resource.attributes, loki.labels. hidden: processes whose spans are not
     exported; the caller may change it. host: host.name, else resource.attributes' or the system's. proc:
     another /proc. containers: whose files name containers, else those of the host that process 1 sees.
-    kubernetes: the service's name by the tags of a container or pod, "" if they do not tell.
     """
 
     def __init__(
@@ -59,7 +58,6 @@ class Describer:
         host: str | None = None,
         proc: str = "/proc",
         containers: Containers | None = None,
-        kubernetes: Callable[[cgroup.Place], str] | None = None,
     ) -> None:
         self.described = 0  # processes described, those that had gone included
         self.gone = 0  # of these: had ended before they could be described
@@ -67,7 +65,6 @@ class Describer:
         self._proc = proc
         self._hidden = hidden
         self._order = config.service.order
-        self._kubernetes = kubernetes
         self._containers = containers or Containers(f"{proc}/1/root")
         self._rules = [_rule(rule) for rule in config.service.rules]
         self._stream_labels = dict(config.loki.labels) if config.loki is not None else {}
@@ -257,8 +254,6 @@ class Describer:
             found = ""
             if word == "env":
                 found = seen.told.service
-            elif word == "kubernetes" and self._kubernetes is not None:
-                found = self._kubernetes(place)
             elif word == "systemd" and not place.container:
                 found = units.name_of_unit(place.unit)
             elif word == "container" and place.container and not place.pod:

@@ -16,7 +16,7 @@ import pytest
 from zerospan.enricher import keys
 from zerospan.enricher.source import Layer
 from zerospan.enricher.sources.cgroup_watch import tops
-from zerospan.enricher.sources.os import Os, OsSource
+from zerospan.enricher.sources.os import OsConfig, OsSource
 from zerospan.enricher.store import TagStore
 
 
@@ -66,7 +66,7 @@ def store() -> TagStore:
 
 @pytest.fixture
 def source(top: Path, store: TagStore) -> Iterator[OsSource]:
-    source = OsSource(store, Os(cgroups=(str(top),)), "n1")
+    source = OsSource(store, OsConfig(cgroups=(str(top),)), "n1")
     source.start()
     wait(source.watch.in_sync.is_set)
     yield source
@@ -144,7 +144,7 @@ def test_all_groups_of_the_machine_are_watched_by_default(top: Path, store: TagS
     """Nested in another container's group, as of a node that is one."""
     outer, inner = os.urandom(32).hex(), os.urandom(32).hex()
     uid = str(uuid.uuid4())
-    source = OsSource(store, Os(), "n1")
+    source = OsSource(store, OsConfig(), "n1")
     source.start()
     try:
         wait(source.watch.in_sync.is_set)

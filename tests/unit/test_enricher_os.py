@@ -18,7 +18,7 @@ from zerospan.enricher import keys
 from zerospan.enricher.names import TAGS
 from zerospan.enricher.source import Layer
 from zerospan.enricher.sources.cgroup_watch import CgroupWatch, tops
-from zerospan.enricher.sources.os import Os, OsSource, os_release
+from zerospan.enricher.sources.os import OsConfig, OsSource, os_release
 from zerospan.enricher.sources.processes import masked
 from zerospan.enricher.store import TagStore
 from zerospan.exporter.process.program import program
@@ -56,7 +56,7 @@ def store() -> TagStore:
 @pytest.fixture
 def source(root: Path, store: TagStore) -> Iterator[OsSource]:
     Proc(root / "proc")
-    source = OsSource(store, Os(root=str(root), process_env=("REGION", "TEAM_*")), "n1")
+    source = OsSource(store, OsConfig(root=str(root), process_env=("REGION", "TEAM_*")), "n1")
     yield source
     source.stop()
 
@@ -148,7 +148,7 @@ def test_a_container_outside_kubernetes_has_its_runtimes_name(root: Path, source
 
 def test_containers_beyond_the_limit_are_counted(root: Path, store: TagStore) -> None:
     Proc(root / "proc")
-    source = OsSource(store, Os(root=str(root)), "n1")
+    source = OsSource(store, OsConfig(root=str(root)), "n1")
     source.containers._limit = 3
     for i in range(8):
         (root / f"sys/fs/cgroup/docker/{i:064x}").mkdir(parents=True)
@@ -280,12 +280,21 @@ def test_a_process_is_told_on_demand(root: Path, source: OsSource, store: TagSto
     found = source.lookup(78)
     assert found is not None and found["service.name"] == "till"
     assert source.lookup(79) is None
+    for order, name in (
+        (("executable", "kubernetes"), "cart"),
+        (("kubernetes", "env"), "cart-svc"),
+        (("env",), "cart"),
+    ):
+        other = OsSource(store, OsConfig(root=str(root), service_order=order), "n1")
+        found = other.lookup(77)
+        assert found is not None and (found["service.name"], found["k8s.pod.name"]) == (name, "cart-0")
+        other.stop()
 
 
 def test_nothing_of_an_environment_is_told_by_default(root: Path, store: TagStore) -> None:
     proc = Proc(root / "proc")
     proc.add(77, environ=["REGION=eu1"])
-    source = OsSource(store, Os(root=str(root)), "n1")
+    source = OsSource(store, OsConfig(root=str(root)), "n1")
     found = source.lookup(77)
     assert found is not None and "eu1" not in str(found)
     source.stop()
@@ -314,7 +323,7 @@ def test_arguments_are_masked(exe: str, argv: list[str], line: str) -> None:
 
 
 def test_a_real_process_of_this_machine(store: TagStore) -> None:
-    source = OsSource(store, Os(), "n1")
+    source = OsSource(store, OsConfig(), "n1")
     child = subprocess.Popen(["sleep", "60"])
     try:
         wait(lambda: Path(f"/proc/{child.pid}/cmdline").read_bytes().startswith(b"sleep"))
