@@ -75,6 +75,7 @@ class ConntrackSource:
     """Threads: its own, and those that ask."""
 
     name = "conntrack"
+    answers = (keys.CONNECTION,)  # kinds of keys that pieces() answers for, not the store
 
     def __init__(self, store: TagStore, config: ConntrackConfig) -> None:
         self._store, self._config = store, config

@@ -8,6 +8,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ from zerospan.enricher.source import Layer, SourceStats
 from zerospan.enricher.sources.cgroup_watch import CgroupWatch, tops
 from zerospan.enricher.sources.containers import HostContainers
 from zerospan.enricher.sources.processes import HostProcesses, ServiceOrder, ServiceWord
-from zerospan.enricher.store import TagStore
+from zerospan.enricher.store import Piece, TagStore
 from zerospan.enricher.tagset import TagSet
 from zerospan.exporter.config.model import Section, Text
 from zerospan.exporter.process import procfs
@@ -67,6 +68,7 @@ class OsSource:
     """Source of the NODE key of this host and of its containers' keys; lookup() for processes."""
 
     name = "os"
+    answers = (keys.PROCESS,)  # kinds of keys that pieces() answers for, not the store
 
     def __init__(self, store: TagStore, config: OsConfig, node: str) -> None:
         self._store, self._config, self._node = store, config, node
@@ -126,6 +128,20 @@ class OsSource:
     def lookup(self, pid: int) -> Mapping[str, str] | None:
         """Tags of a process of this host, of its container's, pod's and host's, too; None: there is none."""
         return self.processes.lookup(pid)
+
+    def pieces(self, key: bytes, at_ns: int = 0) -> list[Piece]:
+        """What the tag service answers for a PROCESS key: the process that has this number now, if it is of this host and
+        was there at that time (0: now). The set is not kept by the store: it goes with its next sweep.
+        """
+        node, _, pid = key[1:].partition(b"\0")
+        if key[:1] != keys.PROCESS or node != self._node.encode() or not re.fullmatch(rb"[1-9]\d{0,9}", pid):
+            return []
+        tags = self.lookup(int(pid))
+        if tags is None:
+            return []
+        began = tags.get("process.creation.time", "")
+        since = int(datetime.fromisoformat(began).timestamp() * 1e9) if began else 0
+        return [Piece(self._store.make(tags), since, 0)] if not at_ns or since <= at_ns else []
 
     def host_tags(self) -> dict[str, str]:
         """What this host is."""

@@ -331,6 +331,11 @@ def test_a_real_process_of_this_machine(store: TagStore) -> None:
         assert found is not None
         assert found["process.executable.name"] in ("sleep", "coreutils", "busybox")
         assert found["process.command_line"] == "sleep ?" and found["host.name"] == os.uname().nodename
+        (piece,) = source.pieces(keys.process("n1", child.pid))
+        assert piece.tags.tags() == found and abs(piece.since_ns - time.time_ns()) < 60 * 10**9
+        assert source.pieces(keys.process("n1", child.pid), piece.since_ns - 1) == []  # another had the number then
+        assert source.pieces(keys.process("n2", child.pid)) == []
+        assert source.pieces(b"p") == source.pieces(b"pn1\0x") == source.pieces(b"pn1\0" + b"9" * 10) == []
     finally:
         child.kill()
         child.wait()
