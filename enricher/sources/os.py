@@ -130,8 +130,8 @@ class OsSource:
         return self.processes.lookup(pid)
 
     def pieces(self, key: bytes, at_ns: int = 0) -> list[Piece]:
-        """What the tag service answers for a PROCESS key: the process that has this number now, if it is of this host and
-        was there at that time (0: now). The set is not kept by the store: it goes with its next sweep.
+        """What the tag service answers for a PROCESS key: the process that has this number now, if it is of this host,
+        and was there at that time (0: now). The set is not kept by the store: it goes with its next sweep.
         """
         node, _, pid = key[1:].partition(b"\0")
         if key[:1] != keys.PROCESS or node != self._node.encode() or not re.fullmatch(rb"[1-9]\d{0,9}", pid):
