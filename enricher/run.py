@@ -61,6 +61,7 @@ class Enricher:
         self.service: TagService | None = None
         self.http: MetricsServer | None = None
         self.proxy: Face | None = None
+        self._running = False  # the sources have been started
         self._synced = False
         self._looked = 0.0
         self._stopping = threading.Event()
@@ -71,14 +72,16 @@ class Enricher:
         """Starts sources, then faces. What had started is stopped if one cannot. Raises OSError and what a source's
         start raises.
         """
-        parts: list[tuple[str, Any, Callable[[], None] | None]] = [
-            (name, source, None) for name, source in self.sources.items()
-        ]
+        parts: list[tuple[str, Any, Callable[[], None] | None]] = []
         if self.service is not None:
             service = self.service
             parts.append(("tag service", service, lambda: service.stop(min(2.0, self.config.limits.stop_s))))
         parts += [(name, p, None) for name, p in (("http", self.http), ("proxy", self.proxy)) if p is not None]
         try:
+            for name, source in self.sources.items():
+                source.start()
+                self._started.append((name, source.stop))
+            self._running = True
             for name, part, stop in parts:
                 part.start()
                 self._started.append((name, stop or part.stop))
@@ -102,7 +105,7 @@ class Enricher:
     def in_sync(self) -> bool:
         """Whether every source has been in sync; it stays so."""
         now = time.monotonic()
-        if not self._synced and now - self._looked > SYNC_LOOK_S:
+        if self._running and not self._synced and now - self._looked > SYNC_LOOK_S:
             self._looked = now
             self._synced = all(source.stats().in_sync for source in self.sources.values())
         return self._synced
