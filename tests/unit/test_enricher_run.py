@@ -211,7 +211,7 @@ def test_a_part_that_cannot_start_stops_the_others(tmp_path: Path) -> None:
 
 
 def test_a_nodes_enricher_follows_a_clusters(tmp_path: Path) -> None:
-    """Agent -> node's enricher -> cluster's enricher: own keys unasked, remote ones when asked for, changes, an outage."""
+    """Agent -> node's enricher -> cluster's enricher: own keys, asked-for ones, changes, an outage."""
     cluster = TagStore()
     mine = put_pod(cluster, "n1", "cart", "10.0.0.7")
     far = put_pod(cluster, "n2", "pay", "10.0.0.8")
