@@ -30,6 +30,7 @@ KINDS = {
     keys.PROCESS: "process",
 }
 EOF_LINE = b"# EOF\n"
+Samples = Iterable[tuple[dict[str, str], float]]
 
 
 class State(msgspec.Struct, kw_only=True):
@@ -40,6 +41,7 @@ class State(msgspec.Struct, kw_only=True):
     service: ServiceStats
     http: Mapping[str, int] = {}  # answers by status, and connections that got none
     upstream_refused: int = 0
+    more: Iterable[tuple[str, str, str, Samples]] = ()  # counter or gauge, name, help, samples: of the proxy
 
 
 class Exposition(Collector):
@@ -74,6 +76,8 @@ class Exposition(Collector):
         yield counter("http_requests", "HTTP answers by status, and connections that got none.", results)
         refused = "Keys that upstream was not asked for (upstream.max_keys)."
         yield counter("upstream_keys_refused", refused, [({}, state.upstream_refused)])
+        for kind, name, text, samples in state.more:
+            yield (counter if kind == "counter" else gauge)(name, text, samples)
 
     def _sources(self, sources: Mapping[str, SourceStats]) -> Iterator[Metric]:
         def of(get: Callable[[SourceStats], float]) -> list[tuple[dict[str, str], float]]:
@@ -155,9 +159,6 @@ def target(tags: TagSet) -> tuple[bytes, bytes]:
     series = labels.series(service, all_.get(names.SERVICE_NAMESPACE, ""), instance)
     more = labels.target_info(all_)
     return series, b"target_info{" + series + (b"," if more else b"") + more + b"} 1\n"
-
-
-Samples = Iterable[tuple[dict[str, str], float]]
 
 
 def gauge(name: str, text: str, samples: Samples) -> Metric:

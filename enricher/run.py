@@ -26,6 +26,7 @@ from zerospan.enricher.service import TagService
 from zerospan.enricher.source import Source
 from zerospan.enricher.sources import registry
 from zerospan.enricher.store import TagStore
+from zerospan.enricher.tagset import TagSet
 from zerospan.enricher.upstream import UpstreamSource
 from zerospan.exporter.sinks.prometheus import MetricsServer
 
@@ -45,6 +46,8 @@ class Face(Protocol):
 
     def stop(self) -> None: ...
 
+    def stats(self) -> Any: ...
+
 
 def node_name(config: Config, env: Mapping[str, str] = os.environ) -> str:
     """This node's name: configured, NODE_NAME, the host's."""
@@ -61,6 +64,7 @@ class Enricher:
         self.service: TagService | None = None
         self.http: MetricsServer | None = None
         self.proxy: Face | None = None
+        self.answers: dict[bytes, Any] = {}  # kind of key -> the source's pieces(), for what is not in the store
         self._running = False  # the sources have been started
         self._synced = False
         self._looked = 0.0
@@ -129,7 +133,16 @@ class Enricher:
             service=self.service.stats(),
             http=self.http.stats() if self.http is not None else {},
             upstream_refused=self.upstream.refused if self.upstream is not None else 0,
+            more=registry.find("zerospan.enricher.proxy.metrics:families")(self.proxy.stats()) if self.proxy else (),
         )
+
+    def find(self, key: bytes) -> TagSet | None:
+        """What the key is now, by the store or the source that answers for its kind."""
+        answer = self.answers.get(key[:1])
+        if answer is None:
+            return self.store.find(key)
+        pieces = answer(key, 0)
+        return pieces[-1].tags if pieces and not pieces[-1].until_ns else None
 
     # -- pages
 
@@ -143,7 +156,7 @@ class Enricher:
         except ValueError as e:
             return 400, TEXT, f"{e}\n".encode()
         for key in found:
-            tags = self.store.find(key)
+            tags = self.find(key)
             if tags is not None:
                 return 200, JSON, json.dumps(tags.tags(), ensure_ascii=False, sort_keys=True).encode() + b"\n"
         return 404, TEXT, b"nothing is known of it\n"
@@ -181,8 +194,11 @@ def build(config: Config) -> Enricher:
         made.sources["upstream"] = made.upstream
     for name in config.sources.__struct_fields__:
         settings = getattr(config.sources, name)
-        if getattr(settings, "enabled", True):
-            made.sources[name] = registry.build(name, store, completed(settings, config, node), node)
+        if getattr(settings, "enabled", True) and (config.scope == "node" or not registry.SOURCES[name].of_node):
+            own = node if config.scope == "node" else ""
+            made.sources[name] = registry.build(name, store, completed(settings, config), own)
+    for source in made.sources.values():
+        made.answers.update(dict.fromkeys(getattr(source, "answers", ()), getattr(source, "pieces", None)))
 
     listen = [address for address in (config.listen.grpc,) if address]
     if config.listen.unix is not None:
@@ -197,7 +213,10 @@ def build(config: Config) -> Enricher:
         stream_bytes=limits.stream_bytes,
         on_want=made.upstream.want if made.upstream is not None else None,
         on_drop=made.upstream.drop if made.upstream is not None else None,
+        answers=made.answers,
     )
+    if config.proxy is not None:
+        made.proxy = registry.find("zerospan.enricher.proxy.proxy:Proxy")(store, config.proxy, rights)
     if config.listen.http is not None:
         own = node if config.scope == "node" else ""
         exposition = Exposition(store, made.state, own=own, max_targets=limits.target_info)
@@ -214,11 +233,9 @@ def build(config: Config) -> Enricher:
     return made
 
 
-def completed(settings: Any, config: Config, node: str) -> Any:
-    """A source's settings with what the whole configuration knows: the cluster's name and uid, the node to watch."""
+def completed(settings: Any, config: Config) -> Any:
+    """A source's settings with what the whole configuration knows: the cluster's name and uid."""
     known = {"cluster_name": config.cluster.name, "cluster_uid": config.cluster.uid}
-    if config.scope == "node":
-        known["node"] = node
     missing = {k: v for k, v in known.items() if v and getattr(settings, k, None) == ""}
     return msgspec.structs.replace(settings, **missing) if missing else settings
 

@@ -16,6 +16,7 @@ from zerospan.enricher.tagset import TagSet
 from zerospan.enricher.wire import tags_pb2 as pb
 
 LAYER = Layer.KUBERNETES  # what it tells has all of upstream's layers merged
+ASKED = (keys.ADDRESS, keys.ENDPOINT, keys.CONTAINER, keys.POD)  # what is of one host only is known there
 Told = tuple[TagSet, int, int]
 
 
@@ -67,7 +68,7 @@ class UpstreamSource:
     def want(self, wanted: Iterable[bytes]) -> None:
         """This node's agents ask for these."""
         room = self._max_keys - len(self._wanted)
-        new = [key for key in wanted if key not in self._wanted and key[:1] not in (keys.NODE, keys.PROCESS)]
+        new = [key for key in wanted if key not in self._wanted and key[:1] in ASKED]
         self.refused += max(0, len(new) - room)
         self._wanted.update(new[:room])
         self._client.want(new[:room])

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from zerospan.enricher.config.model import Config
+from zerospan.enricher.sources import registry
 from zerospan.exporter.config.rules import listen_address
 from zerospan.exporter.config.shape import Path
 
@@ -49,7 +50,11 @@ def problems(config: Config) -> Iterator[Problem]:
         if bool(config.upstream.cert) != bool(config.upstream.key):
             yield ("upstream",), "cert and key need each other"
     for name in config.sources.__struct_fields__:
-        yield from _of(("sources", name), getattr(config.sources, name))
+        settings = getattr(config.sources, name)
+        asked_for = getattr(settings, "enabled", False) and not type(settings)().enabled
+        if config.scope == "cluster" and registry.SOURCES[name].of_node and asked_for:
+            yield ("sources", name, "enabled"), "knows one host only: for scope `node`"
+        yield from _of(("sources", name), settings)
     if config.proxy is not None:
         yield from _of(("proxy",), config.proxy)
 

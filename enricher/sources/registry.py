@@ -15,25 +15,26 @@ from zerospan.enricher.store import TagStore
 
 
 class Entry(NamedTuple):
-    """MODULE:CLASS of the settings (a Section that can be made without arguments), of the source, and a description."""
+    """MODULE:CLASS of the settings (a Section that can be made without arguments) and of the source."""
 
     config: str
     source: str
+    of_node: bool  # it knows the host that it runs on: for scope `node` only
     text: str
 
 
 BASE = "zerospan.enricher.sources"
 SOURCES: dict[str, Entry] = {
     "kubernetes": Entry(
-        f"{BASE}.kubernetes.config:Kubernetes", f"{BASE}.kubernetes.source:KubernetesSource", "Kubernetes' API."
+        f"{BASE}.kubernetes.config:Kubernetes", f"{BASE}.kubernetes.source:KubernetesSource", False, "Kubernetes' API."
     ),
-    "kubelet": Entry(f"{BASE}.kubernetes.config:Kubelet", f"{BASE}.kubelet:KubeletSource", "The node's kubelet."),
-    "cloud": Entry(f"{BASE}.cloud.cloud:CloudConfig", f"{BASE}.cloud.cloud:CloudSource", "The cloud's metadata."),
-    "os": Entry(f"{BASE}.os:OsConfig", f"{BASE}.os:OsSource", "Processes and containers of this host."),
+    "kubelet": Entry(f"{BASE}.kubernetes.config:Kubelet", f"{BASE}.kubelet:KubeletSource", True, "The node's kubelet."),
+    "cloud": Entry(f"{BASE}.cloud.cloud:CloudConfig", f"{BASE}.cloud.cloud:CloudSource", True, "The cloud's metadata."),
+    "os": Entry(f"{BASE}.os:OsConfig", f"{BASE}.os:OsSource", True, "Processes and containers of this host."),
     "conntrack": Entry(
-        f"{BASE}.conntrack:ConntrackConfig", f"{BASE}.conntrack:ConntrackSource", "Translated addresses."
+        f"{BASE}.conntrack:ConntrackConfig", f"{BASE}.conntrack:ConntrackSource", True, "Translated addresses."
     ),
-    "static": Entry(f"{BASE}.static:StaticConfig", f"{BASE}.static:StaticSource", "What people write down."),
+    "static": Entry(f"{BASE}.static:StaticConfig", f"{BASE}.static:StaticSource", False, "What people write down."),
 }
 
 
@@ -60,7 +61,9 @@ def settings() -> dict[str, type[msgspec.Struct]]:
 
 
 def build(name: str, store: TagStore, config: Any, node: str) -> Source:
-    """The source, not started. Raises ImportError without its module; what its constructor raises."""
+    """The source, not started. node: this node, "" for a whole cluster; given to constructors that take it. Raises
+    ImportError without its module; what its constructor raises.
+    """
     make = find(SOURCES[name].source)
     arguments = [store, config]
     if "node" in inspect.signature(make).parameters:

@@ -18,7 +18,7 @@ from zerospan.enricher import keys
 from zerospan.enricher.client import SERVICE, WATCH, resolve
 from zerospan.enricher.fanout import ALL_NODES
 from zerospan.enricher.source import Layer
-from zerospan.enricher.store import TagStore
+from zerospan.enricher.store import Piece, TagStore
 from zerospan.enricher.wire import tags_pb2 as pb
 
 
@@ -103,6 +103,24 @@ def test_a_range_is_told_to_those_who_asked_for_an_unknown_address() -> None:
         store.put_range(ipaddress.ip_network("10.9.0.0/16"), store.make({"zerospan.range.name": "RDS"}))
         until(lambda: (f.find(far) or {}).get("zerospan.range.name") == "RDS")
         assert not f.differs(store)
+
+
+def test_kinds_that_a_source_answers_for() -> None:
+    store = TagStore()
+    asked: list[tuple[bytes, int]] = []
+
+    def pieces(key: bytes, at_ns: int) -> list[Piece]:
+        asked.append((key, at_ns))
+        return [Piece(store.make({"process.pid": key[1:].decode()}), T0, 0)] if key == b"p1" else []
+
+    with serving(store, answers={keys.PROCESS: pieces}) as service, Follower(tcp(service), "n1") as f:
+        f.want([b"p1", b"p2"])
+        until(lambda: f.find(b"p1") == {"process.pid": "1"} and f.mirror.bindings.get(b"p2") == [])
+        f.drop([b"p1"])
+        f.want([b"p1"])
+        until(lambda: asked.count((b"p1", 0)) == 2)  # asked anew, not from a cache
+        assert resolve(tcp(service), [b"p1"], at_ns=T0 + 1).bindings[0].pieces
+        assert asked[-1] == (b"p1", T0 + 1)
 
 
 def test_reconnect_resumes_with_what_changed() -> None:
