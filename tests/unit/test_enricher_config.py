@@ -76,7 +76,8 @@ def test_every_key_has_a_description() -> None:
     for name, definition in made["$defs"].items():
         assert definition["additionalProperties"] is False, name
         for key, rule in definition["properties"].items():
-            assert rule["description"].rstrip().endswith("."), f"{name}.{key}"
+            if "$ref" not in str(rule):  # a section's keys have their own
+                assert rule["description"].rstrip().endswith("."), f"{name}.{key}"
 
 
 def test_the_table_of_the_documentation_is_in_step() -> None:

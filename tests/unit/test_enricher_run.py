@@ -21,6 +21,7 @@ from enricher_kit import SECOND, T0, Follower, free_port, put_pod, serving, tcp,
 
 from zerospan.enricher import keys, run
 from zerospan.enricher.config import Config, load
+from zerospan.enricher.config.model import Sources
 from zerospan.enricher.lookup import candidates, container_of
 from zerospan.enricher.metrics import target
 from zerospan.enricher.source import Layer, SourceStats
@@ -32,7 +33,10 @@ COMMAND = [sys.executable, "-m", "zerospan.exporter.cli", "enricher"]
 
 
 def config(tmp_path: Path, **more: Any) -> Config:
-    return load(None, {}, {"listen.unix": str(tmp_path / "s"), "node": "n1", **more})
+    """Of an enricher that knows what the tests put into its store, nothing of this host."""
+    off = {"os": ("enabled", False), "cloud": ("provider", "none")}
+    here = {f"sources.{name}.{key}": value for name, (key, value) in off.items() if name in Sources.__struct_fields__}
+    return load(None, {}, {"listen.unix": str(tmp_path / "s"), "node": "n1", **here, **more})
 
 
 @contextlib.contextmanager
