@@ -207,10 +207,7 @@ class Fanout:
         changed = store.since(self.revision) if self.revision != revision else []
         self.revision = revision
         if changed is None:  # more than the store remembers
-            self._frames.clear()
-            self._where.clear()
-            for sub in self.subscribers:
-                self._snapshot(sub, self._own(sub))
+            self.anew()
         else:
             for key in changed:
                 self._frames.pop(key, None)
@@ -229,6 +226,14 @@ class Fanout:
             if sub.whole and sub.pending_bytes > self._stream_bytes and not sub.cut:
                 sub.cut = "slow"
                 sub.wake()
+
+    def anew(self) -> None:
+        """Everyone gets a snapshot."""
+        self._frames.clear()
+        self._where.clear()
+        for sub in self.subscribers:
+            self._snapshot(sub, self._own(sub))
+            sub.wake()
 
     def _mark(self, key: bytes) -> None:
         for sub in self._wanters.get(key, ()):

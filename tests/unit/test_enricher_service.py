@@ -14,6 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from enricher_kit import SECOND, T0, Follower, free_port, put_pod, serving, tcp, until
 
+from zerospan.enricher import client as client_module
 from zerospan.enricher import keys
 from zerospan.enricher.client import SERVICE, WATCH, resolve
 from zerospan.enricher.fanout import ALL_NODES
@@ -213,6 +214,34 @@ def test_heartbeats_keep_the_revision_new() -> None:
         put_pod(store, "n2", "pay", "10.0.0.8")  # not its affair
         until(lambda: f.client.stats().revision == store.revision)
         assert f.client.stats().silent_s < 5
+
+
+def test_a_stream_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "SILENCE_S", 0.3)
+    store = TagStore()
+    key = put_pod(store, "n1", "cart", "10.0.0.7")[0]
+    with serving(store, heartbeat_s=1000) as service, Follower(tcp(service), "n1") as f:
+        until(lambda: service.stats().streams >= 2)
+        until(lambda: f.client.stats().failures and f.find(key))
+        assert f.client.stats().resets == 1  # it resumed
+
+
+def test_a_failure_in_handing_out_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = TagStore()
+    with serving(store) as service, Follower(tcp(service), "n1") as f:
+        until(lambda: f.client.stats().in_sync)
+        mark, fails = service._fanout._mark, [True]
+
+        def once(key: bytes) -> None:
+            if fails:
+                fails.clear()
+                raise RuntimeError("planted")
+            mark(key)
+
+        monkeypatch.setattr(service._fanout, "_mark", once)
+        made = put_pod(store, "n1", "cart", "10.0.0.7")
+        until(lambda: f.find(made[2]))
+        assert not f.differs(store) and not fails
 
 
 def _raw(address: str) -> tuple[grpc.Channel, Any]:
