@@ -222,10 +222,21 @@ class TagService:
     def _cut_stalled(self) -> None:
         before = time.monotonic() - self._stall_s
         for stream in list(self._streams.values()):
-            if stream.sub is not None and stream.writing and stream.writing < before:
+            if stream.sub.cut == "" and stream.writing and stream.writing < before:
                 stream.sub.cut = "stalled"
-            if stream.sub is not None and stream.sub.cut and stream.writing and stream.task is not None:
-                stream.task.cancel()  # it would not look at `cut` before the message is taken
+            if stream.sub.cut and stream.writing:
+                self._release(stream)
+
+    def _release(self, stream: "_Stream") -> None:
+        """Nothing more is kept for this stream. gRPC ends no call before the message that it holds is taken, neither by
+        abort nor by cancelling the handler: one that does not read keeps that message, and is told when it reads.
+        """
+        sub = stream.sub
+        if self._streams.pop(sub, None) is None:
+            return
+        self._fanout.close(sub)
+        if sub.cut:
+            self._stats.cut[sub.cut] = self._stats.cut.get(sub.cut, 0) + 1
 
     # -- calls
 
@@ -243,11 +254,15 @@ class TagService:
         """The handler of Watch."""
         if not self.allowed(context):
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "")
-        first = await context.read()
+        try:
+            first = await asyncio.wait_for(context.read(), self._stall_s)
+        except TimeoutError:
+            first = grpc.aio.EOF
         if first is grpc.aio.EOF or not first.HasField("open"):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message needs `open`")
-        stream = _Stream(asyncio.current_task())
-        sub = stream.sub = self._fanout.open(first.open.node, first.open.epoch, first.open.revision, stream.event.set)
+        event = asyncio.Event()
+        sub = self._fanout.open(first.open.node, first.open.epoch, first.open.revision, event.set)
+        stream = _Stream(sub, event)
         self._streams[sub] = stream
         self._stats.streams += 1
         reader: asyncio.Task[None] | None = None
@@ -255,19 +270,13 @@ class TagService:
             self._ask(sub, first)
             reader = asyncio.ensure_future(self._read(stream, context))
             await self._write(stream, context)
-        except asyncio.CancelledError:
-            if sub.cut != "stalled":
-                raise
         except TooMuch as e:
             sub.cut = e.reason
             stream.text = str(e)
         finally:
             if reader is not None:
                 reader.cancel()
-            del self._streams[sub]
-            self._fanout.close(sub)
-            if sub.cut:
-                self._stats.cut[sub.cut] = self._stats.cut.get(sub.cut, 0) + 1
+            self._release(stream)
         if sub.cut == "renewed" or (self._stopping is not None and self._stopping.is_set()):
             await context.abort(grpc.StatusCode.UNAVAILABLE, "come again")
         if sub.cut:
@@ -277,8 +286,9 @@ class TagService:
         self._fanout.ask(sub, request.want, request.drop)
 
     async def _read(self, stream: "_Stream", context: Any) -> None:
-        assert stream.sub is not None
         while (request := await context.read()) is not grpc.aio.EOF:
+            if stream.sub.cut:
+                return
             try:
                 self._ask(stream.sub, request)
             except TooMuch as e:
@@ -288,7 +298,7 @@ class TagService:
 
     async def _write(self, stream: "_Stream", context: Any) -> None:
         sub, event = stream.sub, stream.event
-        assert sub is not None and self._stopping is not None
+        assert self._stopping is not None
         while not sub.cut and not self._stopping.is_set():
             event.clear()
             data = self._fanout.message(sub)
@@ -323,12 +333,11 @@ class TagService:
 class _Stream:
     """What the loop knows of one Watch."""
 
-    __slots__ = ("event", "sub", "task", "text", "writing")
+    __slots__ = ("event", "sub", "text", "writing")
 
-    def __init__(self, task: "asyncio.Task[Any] | None") -> None:
-        self.task = task
-        self.event = asyncio.Event()
-        self.sub: Subscriber | None = None
+    def __init__(self, sub: Subscriber, event: asyncio.Event) -> None:
+        self.sub = sub
+        self.event = event
         self.writing = 0.0  # since when one message waits to be taken; 0: none
         self.text = ""
 

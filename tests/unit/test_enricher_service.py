@@ -274,8 +274,51 @@ def test_one_who_does_not_read_is_cut_and_the_others_go_on() -> None:
         new = put_pod(store, "n1", "new", "10.3.0.1")
         until(lambda: f.find(new[0]))
         assert not f.differs(store)
+        with pytest.raises(grpc.RpcError) as e:
+            for _ in call:
+                pass
+        assert e.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         asked.set()
-        call.cancel()
+        channel.close()
+
+
+def test_one_who_does_not_read_does_not_hold_up_the_end() -> None:
+    store = TagStore()
+    with store.batch():
+        for i in range(2000):
+            put_pod(store, "n1", f"p{i}-{'x' * 300}", f"10.1.{i >> 8}.{i & 255}")
+    ended = threading.Event()
+
+    def requests() -> Any:
+        yield pb.WatchRequest(open=pb.Open(node="n1"))
+        ended.wait(60)
+
+    channel = None
+    with serving(store) as service:
+        channel, watch = _raw(tcp(service))
+        call = watch(requests())
+        until(lambda: service.stats().messages)
+        began = time.monotonic()
+    assert time.monotonic() - began < 3
+    ended.set()
+    call.cancel()
+    channel.close()
+
+
+def test_one_who_opens_and_says_nothing_is_ended() -> None:
+    ended = threading.Event()
+
+    def requests() -> Any:
+        ended.wait(60)
+        return
+        yield
+
+    with serving(TagStore(), stall_s=1.0) as service:
+        channel, watch = _raw(tcp(service))
+        with pytest.raises(grpc.RpcError) as e:
+            list(watch(requests()))
+        assert e.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        ended.set()
         channel.close()
 
 
