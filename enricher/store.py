@@ -52,6 +52,7 @@ class TagStore:
         self.sets = TagSets()
         self.epoch = clock()
         self.revision = 0  # one more for each changed key
+        self.range_revision = 0  # one more for each changed range
         self.refused = 0  # keys that found no room
         self.evicted = 0  # ended keys that left before keep_s
         self._keep_ns = int(keep_s * 1e9)
@@ -140,6 +141,7 @@ class TagStore:
             elif bits in self._ranges:
                 self._ranges[bits].pop(masked, None)
             self._ranges = {b: r for b, r in sorted(self._ranges.items(), reverse=True) if r}
+            self.range_revision += 1
             self._changed([key for key in self._bindings if key[:1] == ADDRESS])
 
     @contextmanager
@@ -236,6 +238,11 @@ class TagStore:
                     self._forget(key)
             ranges = (tags for at in self._ranges.values() for tags in at.values())
             self.sets.sweep(itertools.chain((b.tags for all in self._bindings.values() for b in all), ranges))
+
+    def keys(self) -> list[bytes]:
+        """All keys, those that have ended included."""
+        with self._lock:
+            return list(self._bindings)
 
     def counts(self) -> dict[str, int]:
         """Keys by their first letter, "sets" and "ended"."""
