@@ -45,28 +45,42 @@ def dns_manifest(address: str, domain: str) -> str:
     return template.substitute(ADDRESS=address, DOMAIN=domain, IMAGE=DNS_IMAGE)
 
 
-def docker_archive(out: Path, name: str, files: Mapping[str, Path], entry: Sequence[str]) -> Path:
-    """An image of one layer as `ctr images import` takes it. `files`: their paths inside, all executable."""
-    layer = io.BytesIO()
-    with tarfile.open(fileobj=layer, mode="w") as tar:
-        for inside, path in files.items():
-            tar.add(path, arcname=inside)
-    data = layer.getvalue()
-    digest = hashlib.sha256(data).hexdigest()
-    config = json.dumps({
-        "architecture": "amd64", "os": "linux", "config": {"Entrypoint": list(entry)},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+def docker_archive(out: Path, names: Sequence[str], layers: Sequence[Path], config: Mapping[str, object]) -> Path:
+    """An image as `ctr images import` takes it: `layers` are tar files (the lowest first), `names` its names with tags,
+    `config` the run configuration (Entrypoint, Env, ...). Replaces `out` at once, when it is whole."""
+    digests = []
+    for layer in layers:
+        with layer.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    settings = json.dumps({
+        "architecture": "amd64", "os": "linux", "config": dict(config),
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}" for digest in digests]},
     }).encode()  # fmt: skip
-    config_name = f"{hashlib.sha256(config).hexdigest()}.json"
-    manifest = [{"Config": config_name, "RepoTags": [name], "Layers": [f"{digest}/layer.tar"]}]
-    new = out.with_suffix(".new")
+    settings_name = f"{hashlib.sha256(settings).hexdigest()}.json"
+    manifest = [{"Config": settings_name, "RepoTags": list(names), "Layers": [f"{one}/layer.tar" for one in digests]}]
+    new = out.with_name(f"{out.name}.new")
     with tarfile.open(new, "w") as tar:
-        members = ((f"{digest}/layer.tar", data), (config_name, config), ("manifest.json", json.dumps(manifest).encode()))
-        for inside, content in members:
+        for digest, layer in zip(digests, layers, strict=True):
+            tar.add(layer, arcname=f"{digest}/layer.tar")
+        for inside, content in ((settings_name, settings), ("manifest.json", json.dumps(manifest).encode())):
             info = tarfile.TarInfo(inside)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     return new.rename(out)
+
+
+def layer(out: Path, files: Mapping[str, Path]) -> Path:
+    """A layer of an image: a tar with these files and folders at these paths, owned by root."""
+
+    def by_root(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        info.uid = info.gid = 0
+        info.uname = info.gname = "root"
+        return None if info.name.endswith("__pycache__") else info
+
+    with tarfile.open(out, "w") as tar:
+        for inside, path in sorted(files.items()):
+            tar.add(path, arcname=inside, filter=by_root)
+    return out
 
 
 def _pause(out: Path) -> Path:
@@ -74,11 +88,13 @@ def _pause(out: Path) -> Path:
         with tempfile.TemporaryDirectory() as folder:
             program = Path(folder, "pause")
             run(["gcc", "-O2", "-static", "-s", "-x", "c", "-", "-o", program], stdin=PAUSE_C)
-            docker_archive(out, PAUSE, {"pause": program}, ["/pause"])
+            docker_archive(out, [PAUSE], [layer(Path(folder, "tar"), {"pause": program})], {"Entrypoint": ["/pause"]})
     return out
 
 
 def _coredns(program: Path, out: Path) -> Path:
     if not out.exists() or out.stat().st_mtime < program.stat().st_mtime:
-        docker_archive(out, DNS_IMAGE, {"coredns": program}, ["/coredns"])
+        with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+            files = {"coredns": program}
+            docker_archive(out, [DNS_IMAGE], [layer(Path(folder, "tar"), files)], {"Entrypoint": ["/coredns"]})
     return out
