@@ -1,0 +1,303 @@
+"""TagStore: key -> tag set, with the time for which it holds. Sources put, faces find and follow.
+
+Bindings have a time since they ended: an address that is used again at once belongs to the old pod until the new one
+began, so what is asked "at" an earlier time is answered as it was then. Several sources may speak of one key: see
+`source.Layer`. Thread-safe. Bounded: keys that have ended leave after `keep_s`, and earlier where there are more than
+`max_keys`, the longest ended first; a new key that finds no room is refused and counted.
+"""
+
+import ipaddress
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import msgspec
+
+from zerospan.enricher.keys import ADDRESS, ENDPOINT
+from zerospan.enricher.source import Layer
+from zerospan.enricher.tagset import TagSet, TagSets
+
+LOG = 1 << 17  # changes remembered for those who resume
+HISTORY = 8  # bindings of one key and layer
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Binding(msgspec.Struct, gc=False):
+    """A key's tags from since_ns to until_ns (Unix time; 0: still so)."""
+
+    tags: TagSet
+    since_ns: int
+    until_ns: int = 0
+    layer: Layer = Layer.KUBERNETES
+    node: str = ""  # whose agents are told without asking
+
+
+class Piece(msgspec.Struct, gc=False, frozen=True):
+    """A stretch of time for which one resolved tag set holds."""
+
+    tags: TagSet
+    since_ns: int
+    until_ns: int  # 0: still so
+
+
+class TagStore:
+    """clock: Unix time in ns, for tests. epoch: names this life of the store; revisions count within it."""
+
+    def __init__(
+        self, *, keep_s: float = 600, max_keys: int = 1 << 20, clock: Callable[[], int] = time.time_ns
+    ) -> None:
+        self.sets = TagSets()
+        self.epoch = clock()
+        self.revision = 0  # one more for each changed key
+        self.refused = 0  # keys that found no room
+        self.evicted = 0  # ended keys that left before keep_s
+        self._keep_ns = int(keep_s * 1e9)
+        self._max_keys = max_keys
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._bindings: dict[bytes, tuple[Binding, ...]] = {}
+        self._nodes: dict[str, set[bytes]] = {}
+        self._ended: dict[bytes, int] = {}  # key with no open binding -> when; in the order in which they ended
+        self._ranges: dict[int, dict[bytes, TagSet]] = {}  # prefix length of the v4-mapped form -> masked address
+        self._log: deque[bytes] = deque(maxlen=LOG)
+        self._listeners: list[Callable[[], None]] = []
+        self._depth = 0
+        self._pending = False
+
+    # -- sources
+
+    def make(self, tags: Mapping[str, str], base: TagSet | None = None) -> TagSet:
+        """The interned set of these tags; see TagSets.of."""
+        with self._lock:
+            return self.sets.of(tags, base)
+
+    def put(
+        self,
+        key: bytes,
+        tags: TagSet,
+        *,
+        layer: Layer,
+        since_ns: int,
+        until_ns: int = 0,
+        node: str = "",
+    ) -> bool:
+        """From since_ns on, this key has these tags. The layer's earlier binding of the key ends then; one of the same
+        since_ns is corrected. until_ns: it has ended already. Returns whether anything changed.
+        """
+        with self._lock:
+            old = self._bindings.get(key)
+            if old is None and len(self._bindings) >= self._max_keys and not self._evict():
+                self.refused += 1
+                return False
+            new = Binding(tags, since_ns, until_ns, layer, node)
+            kept: list[Binding] = []
+            for b in old or ():
+                if b.layer != layer:
+                    kept.append(b)
+                elif b.since_ns == since_ns or (b.tags is tags and not b.until_ns and b.since_ns <= since_ns):
+                    if b.tags is tags and b.until_ns == until_ns and b.node == node:
+                        return False
+                    new.since_ns = b.since_ns if b.tags is tags else since_ns
+                elif b.since_ns < since_ns:
+                    if not b.until_ns or b.until_ns > since_ns:
+                        b = Binding(b.tags, b.since_ns, since_ns, layer, b.node)
+                    kept.append(b)
+                else:  # news of an earlier time: what came later stays as it is
+                    new.until_ns = min(new.until_ns or b.since_ns, b.since_ns)
+                    kept.append(b)
+            kept.append(new)
+            self._set(key, kept)
+            return True
+
+    def end(self, key: bytes, *, layer: Layer, at_ns: int = 0, tags: TagSet | None = None) -> bool:
+        """The layer's open binding of the key has ended, at_ns or now. tags: only if it is this one (a late word of an
+        old pod must not end what a new one has). Returns whether anything changed.
+        """
+        at_ns = at_ns or self._clock()
+        with self._lock:
+            changed = False
+            kept = []
+            for b in self._bindings.get(key, ()):
+                if b.layer == layer and not b.until_ns and (tags is None or b.tags is tags):
+                    b = Binding(b.tags, b.since_ns, max(at_ns, b.since_ns + 1), layer, b.node)
+                    changed = True
+                kept.append(b)
+            if changed:
+                self._set(key, kept)
+            return changed
+
+    def put_range(self, network: Network, tags: TagSet | None) -> None:
+        """Tags of every address of a network that lie under what is known of the address itself; None: no longer."""
+        bits = network.prefixlen + (96 if network.version == 4 else 0)
+        first = network.network_address.packed
+        masked = bytes(10) + b"\xff\xff" + first if network.version == 4 else first
+        with self._lock:
+            if tags is not None:
+                self._ranges.setdefault(bits, {})[masked] = tags
+            elif bits in self._ranges:
+                self._ranges[bits].pop(masked, None)
+            self._ranges = {b: r for b, r in sorted(self._ranges.items(), reverse=True) if r}
+            self._changed([key for key in self._bindings if key[:1] == ADDRESS])
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Puts and ends inside are told to listeners once, at the end."""
+        with self._lock:
+            self._depth += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._depth -= 1
+                tell = self._depth == 0 and self._pending
+                self._pending = self._pending and not tell
+            if tell:
+                self._tell()
+
+    # -- faces
+
+    def find(self, key: bytes, at_ns: int = 0) -> TagSet | None:
+        """What the key was at that time (0: now); None if nothing is known."""
+        at_ns = at_ns or self._clock()
+        with self._lock:
+            for piece in self.pieces(key):
+                if piece.since_ns <= at_ns and (not piece.until_ns or at_ns < piece.until_ns):
+                    return piece.tags
+            return None
+
+    def find_address(self, address: bytes, port: int = 0, protocol: int = 0, at_ns: int = 0) -> TagSet | None:
+        """What an address (16 bytes) was; its port first, where a port has a meaning of its own."""
+        found = None
+        if port:
+            found = self.find(ENDPOINT + address + port.to_bytes(2, "big") + bytes((protocol,)), at_ns)
+        return found if found is not None else self.find(ADDRESS + address, at_ns)
+
+    def pieces(self, key: bytes) -> list[Piece]:
+        """All that is known of a key, layers and ranges merged, in the order of time; no two overlap."""
+        with self._lock:
+            bindings = self._bindings.get(key, ())
+            under = self._range(key[1:]) if key[:1] == ADDRESS else None
+            if under is None:
+                if not bindings:
+                    return []
+                if len(bindings) == 1:
+                    b = bindings[0]
+                    return [Piece(b.tags, b.since_ns, b.until_ns)]
+            forever = 1 << 63
+            times = {0} if under is not None else set()
+            for b in bindings:
+                times |= {b.since_ns, b.until_ns or forever}
+            found: list[Piece] = []
+            for since, until in itertools.pairwise(sorted(times | {forever})):
+                tags = under
+                for b in sorted(bindings, key=lambda b: b.layer):
+                    if b.since_ns <= since and (not b.until_ns or b.until_ns >= until):
+                        tags = b.tags if tags is None else self.sets.over(b.tags, tags)
+                if tags is None:
+                    continue
+                until = 0 if until == forever else until
+                if found and found[-1].tags is tags and found[-1].until_ns == since:
+                    since = found.pop().since_ns
+                found.append(Piece(tags, since, until))
+            return found
+
+    def of_node(self, node: str) -> list[bytes]:
+        """Keys that this node's agents are told without asking."""
+        with self._lock:
+            return list(self._nodes.get(node, ()))
+
+    def node_of(self, key: bytes) -> set[str]:
+        """The nodes whose agents are told of a key without asking."""
+        with self._lock:
+            return {b.node for b in self._bindings.get(key, ()) if b.node}
+
+    def since(self, revision: int) -> list[bytes] | None:
+        """Keys that changed after this revision of this epoch, each once; None: too long ago, take all again."""
+        with self._lock:
+            n = self.revision - revision
+            if n < 0 or n > len(self._log):
+                return None
+            return list(dict.fromkeys(itertools.islice(self._log, len(self._log) - n, None)))
+
+    def listen(self, callback: Callable[[], None]) -> None:
+        """callback() after each change or batch of changes, in the thread that made it; it must not block."""
+        with self._lock:
+            self._listeners.append(callback)
+
+    def sweep(self) -> None:
+        """Lets go of what ended longer than keep_s ago, and of sets that nothing uses; every minute or so."""
+        with self._lock:
+            before = self._clock() - self._keep_ns
+            for key, at in list(self._ended.items()):
+                if at < before:
+                    self._forget(key)
+            ranges = (tags for at in self._ranges.values() for tags in at.values())
+            self.sets.sweep(itertools.chain((b.tags for all in self._bindings.values() for b in all), ranges))
+
+    def counts(self) -> dict[str, int]:
+        """Keys by their first letter, "sets" and "ended"."""
+        with self._lock:
+            found: dict[str, int] = {"sets": len(self.sets), "ended": len(self._ended)}
+            for key in self._bindings:
+                kind = chr(key[0])
+                found[kind] = found.get(kind, 0) + 1
+            return found
+
+    # -- inside, with the lock held
+
+    def _set(self, key: bytes, bindings: list[Binding]) -> None:
+        bindings.sort(key=lambda b: (b.layer, b.since_ns))
+        if len(bindings) > HISTORY:
+            excess = len(bindings) - HISTORY
+            old = sorted((b for b in bindings if b.until_ns), key=lambda b: b.until_ns)[:excess]
+            bindings = [b for b in bindings if b not in old]
+        for b in self._bindings.get(key, ()):
+            if b.node:
+                self._nodes.get(b.node, set()).discard(key)
+        for b in bindings:
+            if b.node:
+                self._nodes.setdefault(b.node, set()).add(key)
+        self._bindings[key] = tuple(bindings)
+        self._ended.pop(key, None)
+        if all(b.until_ns for b in bindings):
+            self._ended[key] = max(b.until_ns for b in bindings)
+        self._changed((key,))
+
+    def _forget(self, key: bytes) -> None:
+        for b in self._bindings.pop(key, ()):
+            if b.node:
+                self._nodes.get(b.node, set()).discard(key)
+        self._ended.pop(key, None)
+        self._changed((key,))
+
+    def _evict(self) -> bool:
+        """Room for one key, taken from one that has ended."""
+        if not self._ended:
+            return False
+        self._forget(next(iter(self._ended)))
+        self.evicted += 1
+        return True
+
+    def _range(self, address: bytes) -> TagSet | None:
+        number = int.from_bytes(address, "big")
+        for bits, networks in self._ranges.items():  # the longest prefix first
+            masked = (number >> (128 - bits) << (128 - bits)).to_bytes(16, "big") if bits else bytes(16)
+            if masked in networks:
+                return networks[masked]
+        return None
+
+    def _changed(self, keys: Iterable[bytes]) -> None:
+        for key in keys:
+            self.revision += 1
+            self._log.append(key)
+        self._pending = True
+        if self._depth == 0:
+            self._pending = False
+            self._tell()
+
+    def _tell(self) -> None:
+        for callback in self._listeners:
+            callback()
