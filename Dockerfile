@@ -17,7 +17,8 @@ COPY wheels /wheels
 # pip runs from its own wheel. The Kubernetes client's generated models, half of the image, are read by nobody often
 # enough to be kept compiled.
 RUN set -e; \
-    PYTHONDONTWRITEBYTECODE=1 python3 /wheels/pip-*.whl/pip install --quiet --no-index --find-links /wheels --no-compile --no-cache-dir \
+    pip=$(echo /wheels/pip-*.whl); \
+    PYTHONDONTWRITEBYTECODE=1 python3 "$pip/pip" install --quiet --no-index --find-links /wheels --no-compile --no-cache-dir \
         --target /opt/zerospan --root-user-action ignore "zerospan[grpc,enricher]"; \
     python3 -m compileall -q -x '/kubernetes/(client/(models|api)|dynamic|test)/' /opt/zerospan; \
     find /opt/zerospan -type d -name tests -prune -exec rm -rf {} +; \
