@@ -10,8 +10,9 @@ name=${ZEROSPAN_IMAGE:-localhost/zerospan:dev}
 out=$cache/zerospan.image.tar
 python=.venv/bin/python
 suite=bookworm
-base_packages=python3,libbpf1,libelf1,zlib1g,ca-certificates
-left_out=('/usr/share/doc/*' '/usr/share/man/*' '/usr/share/locale/*' '/usr/share/i18n/*' '/usr/share/info/*')
+base_packages=usr-is-merged,python3,libbpf1,libelf1,zlib1g,ca-certificates # the first: or else usrmerge, and perl
+left_out=('usr/share/doc/*' 'usr/share/man/*' 'usr/share/locale/*' 'usr/share/i18n/*' 'usr/share/info/*' 'usr/lib/*-linux-gnu/gconv/*'
+    'usr/lib/python3*/pydoc_data' 'usr/lib/python3*/ensurepip' 'usr/lib/python3*/idlelib' 'usr/lib/python3*/distutils' 'var/cache/debconf/*' 'var/lib/apt/lists/*')
 
 say() { printf 'image: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
@@ -35,8 +36,9 @@ flock -n 9 || { say "waits for another image.sh"; flock 9; }
 base_stamp=$(printf '%s\n' $suite $base_packages "${left_out[@]}" | sha256sum | cut -d' ' -f1)
 if ! fresh "$cache/base.tar" "$base_stamp"; then
     say "base: $base_packages"
-    logged base mmdebstrap --variant=essential --include=$base_packages "${left_out[@]/#/--dpkgopt=path-exclude=}" \
-        --customize-hook='rm -rf "$1"/var/cache/debconf/* "$1"/var/lib/apt/lists/*' $suite "$cache/base.tar"
+    # removed at the end: some packages' scripts fail without their documentation
+    logged base mmdebstrap --variant=essential --include=$base_packages \
+        --customize-hook="cd \"\$1\" && rm -rf ${left_out[*]}" $suite "$cache/base.tar"
     echo "$base_stamp" >"$cache/base.tar.stamp"
 fi
 

@@ -1,7 +1,6 @@
 """A real Kubernetes of two nodes on this machine: etcd, control plane, nodes n1 and n2 (kube_node.py), cluster DNS.
 
-    with Cluster() as cluster:
-        cluster.import_image(tar)
+    with Cluster(images=[tar]) as cluster:
         cluster.apply(Path("web.yaml"))
         cluster.wait("deployment/web", "condition=Available")
 
@@ -25,13 +24,14 @@ import ssl
 import time
 import urllib.request
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 import cgroup
 import kube_files
+import kube_store
 from kube_clean import wipe
 from kube_daemon import Daemon, KubeError, run
 from kube_node import DNS_ADDRESS, DOMAIN, POD_NETWORK, SERVICE_NETWORK, Node, wait_nodes
@@ -50,9 +50,13 @@ def default_name(what: str = "t") -> str:
 
 
 class Cluster:
-    """See above. `name`: at most 8 letters and digits. `folder`: state and logs, .cache/kubernetes/NAME by default."""
+    """See above. `name`: at most 8 letters and digits. `images`: docker archives that both nodes have from the start.
+    `folder`: state and logs, .cache/kubernetes/NAME by default."""
 
-    def __init__(self, name: str = "", *, folder: Path | None = None, nodes: int = 2) -> None:
+    def __init__(
+        self, name: str = "", *, images: Sequence[Path] = (), folder: Path | None = None, nodes: int = 2
+    ) -> None:
+        self.images = [*images]
         self.name = name or default_name()
         if len(self.name) > 8 or not self.name.isalnum():
             raise KubeError(f"the cluster's name {self.name!r} has more than 8 letters and digits")
@@ -107,7 +111,7 @@ class Cluster:
         try:
             wipe(self.name, self.folder)
             shutil.rmtree(self.folder, ignore_errors=True)
-            self._start(begin + START_S)
+            self._start()
         except BaseException:
             self.stop()
             raise
@@ -120,12 +124,13 @@ class Cluster:
     def stop(self) -> None:
         """Ends everything and removes all but the logs. Can be called twice, and for one that another started."""
         for node in self.nodes.values():
-            node.kubelet.stop()  # first, else it starts again what is ended
+            node.kubelet.stop(kill=True)  # first, else it starts again what is ended
         wipe(self.name, self.folder)
         for path in self.folder.glob("*"):
             if path != self.logs:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         if self._lock is not None:
+            Path(self._lock.name).unlink(missing_ok=True)
             self._lock.close()
             self._lock = None
 
@@ -159,7 +164,9 @@ class Cluster:
         for one in what:
             left = max(1.0, end - time.monotonic())
             try:
-                self.kubectl("rollout", "status", one, "--namespace", namespace, f"--timeout={left:.0f}s", timeout_s=left + 10)
+                self.kubectl(
+                    "rollout", "status", one, "--namespace", namespace, f"--timeout={left:.0f}s", timeout_s=left + 10
+                )
             except KubeError as error:
                 raise KubeError(f"{error}\n{self.describe(namespace)}") from None
 
@@ -167,12 +174,13 @@ class Cluster:
         """Pods and the latest events of a namespace, for error messages."""
         pods = self.kubectl("get", "pods", "--namespace", namespace, "-o", "wide", check=False)
         events = self.kubectl("get", "events", "--namespace", namespace, "--sort-by=.lastTimestamp", check=False)
-        return "\n".join([pods, *events.splitlines()[-25:], f"logs: {self.logs} and kubectl --kubeconfig {self.kubeconfig}"])
+        return "\n".join(
+            [pods, *events.splitlines()[-25:], f"logs: {self.logs} and kubectl --kubeconfig {self.kubeconfig}"]
+        )
 
     def import_image(self, tar: Path) -> None:
-        """Loads a docker-archive into both nodes' containerd (there is no registry)."""
-        if not tar.exists():
-            raise KubeError(f"no image {tar}; make it with: tools/image.sh")
+        """Loads a docker archive into the running nodes' containerd, too (25 s a node for half a gigabyte)."""
+        _require_image(tar)
         for node in self.nodes.values():
             node.ctr("images", "import", tar)
 
@@ -211,7 +219,7 @@ class Cluster:
         finally:
             self.start_api()
 
-    def _start(self, end: float) -> None:
+    def _start(self) -> None:
         self.logs.mkdir(parents=True)
         self._state.mkdir(parents=True, exist_ok=True)
         (self.cgroup / "control-plane").mkdir(parents=True)
@@ -219,16 +227,17 @@ class Cluster:
         self._make_network()
         for node in self.nodes.values():
             node.make_files(self.pki)
+        images = [*kube_files.system_images(PROGRAMS), *self.images]
+        ready = kube_store.store(PROGRAMS / "images", images, cgroup=self.cgroup, state=self._state, logs=self.logs)
+        end = time.monotonic() + START_S
         self.etcd.start()
         for node in self.nodes.values():
+            kube_store.clone(ready, node.folder / "containerd")
             node.start_containerd()
         self.etcd.wait(self._etcd_missing, 30)
         self.api.start()
-        images = kube_files.system_images(PROGRAMS)
         for node in self.nodes.values():
             node.wait_containerd()
-            for image in images:
-                node.ctr("images", "import", image)
         self.api.wait(self._api_missing, 60)
         self.controllers.start()
         self.scheduler.start()
@@ -256,7 +265,9 @@ class Cluster:
         pki = self.pki
         pki.make_authority()
         names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", f"kubernetes.default.svc.{DOMAIN}"]
-        pki.make("api", "kube-apiserver", addresses=[self.gateway, "10.96.0.1", self._own, "127.0.0.1", *names, "localhost"])
+        pki.make(
+            "api", "kube-apiserver", addresses=[self.gateway, "10.96.0.1", self._own, "127.0.0.1", *names, "localhost"]
+        )
         pki.make("api-kubelet", "kube-apiserver-kubelet-client", "system:masters")
         pki.make("admin", "admin", "system:masters")
         pki.kubeconfig("admin", self.kubeconfig)
@@ -278,6 +289,8 @@ class Cluster:
         missing = [name for name in NEEDED if not os.access(PROGRAMS / name, os.X_OK)]
         missing += [name for name in ("etcd", "containerd", "ctr", "runc", "nft") if shutil.which(name) is None]
         missing += [] if Path("/usr/lib/cni/ptp").exists() else ["containernetworking-plugins"]
+        for image in self.images:
+            _require_image(image)
         if missing:
             raise KubeError(f"not here: {', '.join(missing)}; bring them with: tests/e2e/kubernetes/build.sh")
 
@@ -289,7 +302,9 @@ class Cluster:
             raise KubeError(f"another process runs the cluster {self.name}") from None
 
     def _daemon(self, name: str, argv: list[str]) -> Daemon:
-        return Daemon(name, argv, log=self.logs / f"{name}.log", state=self._state, cgroup=self.cgroup / "control-plane")
+        return Daemon(
+            name, argv, log=self.logs / f"{name}.log", state=self._state, cgroup=self.cgroup / "control-plane"
+        )
 
     def _etcd(self, path: str, body: dict[str, Any]) -> Any:
         request = urllib.request.Request(self._etcd_url + path, data=json.dumps(body).encode())
@@ -346,3 +361,8 @@ class Cluster:
     def _scheduler_argv(self) -> list[str]:
         return [f"{PROGRAMS}/kube-scheduler", f"--kubeconfig={self.folder}/kube-scheduler.conf", "--leader-elect=false",
                 f"--bind-address={self._own}", "--profiling=false"]  # fmt: skip
+
+
+def _require_image(tar: Path) -> None:
+    if not tar.exists():
+        raise KubeError(f"no image {tar}; make it with: tools/image.sh, tests/e2e/kubernetes/images.py")

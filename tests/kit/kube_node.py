@@ -57,9 +57,13 @@ class Node:
         self._programs = programs
         self._underlay = underlay
         inside = ["nsenter", f"--net=/run/netns/{self.netns}", "--"]  # `ip netns exec` would hide /sys/fs/cgroup
-        self.containerd = self._daemon("containerd", [*inside, "containerd", "--config", f"{self.folder}/containerd.toml"])
+        self.containerd = self._daemon(
+            "containerd", [*inside, "containerd", "--config", f"{self.folder}/containerd.toml"]
+        )
         self.kubelet = self._daemon("kubelet", [*inside, *self._kubelet_argv()])
-        self.proxy = self._daemon("kube-proxy", [*inside, f"{programs}/kube-proxy", f"--config={self.folder}/proxy.yaml"])
+        self.proxy = self._daemon(
+            "kube-proxy", [*inside, f"{programs}/kube-proxy", f"--config={self.folder}/proxy.yaml"]
+        )
         self._inside = inside
 
     def run(self, argv: Sequence[str | Path], *, check: bool = True, timeout_s: float = 60.0) -> str:
@@ -181,7 +185,12 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
 
     def _cni(self) -> dict[str, Any]:
         ranges = [[{"subnet": self.pod_cidr}]]
-        ipam = {"type": "host-local", "dataDir": f"{self.folder}/ipam", "ranges": ranges, "routes": [{"dst": "0.0.0.0/0"}]}
+        ipam = {
+            "type": "host-local",
+            "dataDir": f"{self.folder}/ipam",
+            "ranges": ranges,
+            "routes": [{"dst": "0.0.0.0/0"}],
+        }
         return {
             "cniVersion": "0.4.0",
             "name": "zk",

@@ -29,7 +29,7 @@ SUITE = "bookworm"
 PACKAGES = (
     "busybox-static", "ca-certificates", "curl", "gunicorn", "iproute2", "libpostgresql-jdbc-java", "nftables",
     "nginx-light", "nodejs", "openjdk-17-jre-headless", "postgresql", "procps", "puma", "python3", "python3-dnspython",
-    "python3-flask", "python3-requests", "redis-server", "ruby", "ruby-pg", "ruby-rack", "ruby-redis",
+    "python3-flask", "python3-requests", "redis-server", "ruby", "ruby-pg", "ruby-rack", "ruby-redis", "usr-is-merged",
 )  # fmt: skip
 LEFT_OUT = (
     "/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/i18n/*", "/usr/lib/postgresql/*/lib/bitcode/*",
@@ -45,18 +45,29 @@ NAMES = (
 def main() -> None:
     begin = time.monotonic()
     CACHE.mkdir(parents=True, exist_ok=True)
-    subprocess.run([ROOT / "tools/packages.sh", "mmdebstrap", "default-jdk-headless", "libpostgresql-jdbc-java"], check=True)
-    subprocess.run([ROOT / "demo/setup.sh"], env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SHOP_JAR_ONLY": "1"}, check=True)
+    subprocess.run(
+        [ROOT / "tools/packages.sh", "mmdebstrap", "default-jdk-headless", "libpostgresql-jdbc-java"], check=True
+    )
+    subprocess.run(
+        [ROOT / "demo/setup.sh"], env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SHOP_JAR_ONLY": "1"}, check=True
+    )
     subprocess.run([ROOT / "demo/bookinfo/setup.sh"], check=True)
     system, changed = _system()
     code = _code()
     names = [f"localhost/zk/{name}:1" for name in NAMES]
     stamp = _hash(["image", *names, *(f"{path}{path.stat().st_mtime_ns}" for path in (system, code))])
     if changed or not OUT.exists() or _read(CACHE / "services.stamp") != stamp:
-        env = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "PYTHONDONTWRITEBYTECODE=1"]
+        env = [
+            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "LANG=C.UTF-8",
+            "PYTHONDONTWRITEBYTECODE=1",
+        ]
         docker_archive(OUT, names, [system, code], {"Env": env, "Cmd": ["/bin/sh"]})
         (CACHE / "services.stamp").write_text(stamp)
-        print(f"images: {OUT.name}, {OUT.stat().st_size / 1e6:.0f} MB, in {time.monotonic() - begin:.0f} s", file=sys.stderr)
+        print(
+            f"images: {OUT.name}, {OUT.stat().st_size / 1e6:.0f} MB, in {time.monotonic() - begin:.0f} s",
+            file=sys.stderr,
+        )
 
 
 def _system() -> tuple[Path, bool]:
@@ -84,8 +95,15 @@ def _code() -> Path:
         "usr/local/bin/envoy": envoy(),
     }
     out, stamp_file = CACHE / "services-code.tar", CACHE / "services-code.stamp"
-    inputs = [path for top in files.values() for path in ([top] if top.is_file() else sorted(top.rglob("*"))) if path.is_file()]
-    stamp = _hash(f"{path}{path.stat().st_size}{path.stat().st_mtime_ns}" for path in inputs if "__pycache__" not in str(path))
+    inputs = [
+        path
+        for top in files.values()
+        for path in ([top] if top.is_file() else sorted(top.rglob("*")))
+        if path.is_file()
+    ]
+    stamp = _hash(
+        f"{path}{path.stat().st_size}{path.stat().st_mtime_ns}" for path in inputs if "__pycache__" not in str(path)
+    )
     if not out.exists() or _read(stamp_file) != stamp:
         layer(out, files)
         stamp_file.write_text(stamp)

@@ -1,7 +1,8 @@
 """A test cluster that stays while one works: `python tests/e2e/kubernetes/run.py up|down|status [IMAGE.tar ...]`.
 
-Called by `make k8s-up` and `make k8s-down`. `up` imports the images named, by default all in .cache/images. End-to-end
-tests use this cluster, and leave it, if ZEROSPAN_K8S=keep is in the environment.
+Called by `make k8s-up` and `make k8s-down`. `up` brings the images named, by default all in .cache/images; a cluster
+that is up gets those named anew. End-to-end tests use this cluster, and leave it, if ZEROSPAN_K8S=keep is in the
+environment.
 """
 
 from __future__ import annotations
@@ -12,22 +13,23 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "kit"))
 
-from kube_cluster import PROGRAMS, ROOT, Cluster, default_name  # noqa: E402
-from kube_daemon import KubeError  # noqa: E402
+from kube_cluster import PROGRAMS, ROOT, Cluster, default_name
+from kube_daemon import KubeError
 
 
 def main(command: str, *images: str) -> None:
-    cluster = Cluster(default_name("d"))
+    tars = [Path(name) for name in images] or sorted((ROOT / ".cache/images").glob("*.image.tar"))
+    cluster = Cluster(default_name("d"), images=tars)
     if command == "down":
         cluster.stop()
     elif command == "up":
+        begin = time.monotonic()
         if not cluster.attach():
             cluster.start()
-            print(f"k8s: two nodes Ready in {cluster.start_s:.1f} s")
-        for image in [Path(name) for name in images] or sorted((ROOT / ".cache/images").glob("*.image.tar")):
-            begin = time.monotonic()
-            cluster.import_image(image)
-            print(f"k8s: {image.name} on both nodes in {time.monotonic() - begin:.1f} s")
+        elif images:
+            for tar in tars:
+                cluster.import_image(tar)
+        print(f"k8s: two nodes Ready with {len(tars)} images after {time.monotonic() - begin:.1f} s")
         print(f"export KUBECONFIG={cluster.kubeconfig} PATH={PROGRAMS}:$PATH")
         print(f"logs: {cluster.logs}")
         for node in cluster.nodes.values():
