@@ -3,12 +3,12 @@
 # Wheels are made outside (tools/image.sh) and lie in the folder `wheels` of the build's context.
 #   tools/image.sh                                   all of it, without a registry
 #   buildah bud --build-arg BASE=docker.io/library/debian:12-slim FOLDER_WITH_WHEELS_AND_THIS_FILE
-# BASE: Debian 12 or what has its python3 (3.11), libbpf1, libelf1; what is missing is installed by apt-get.
+# BASE: Debian 12 or what has its python3 (3.11), libbpf1, libelf1, libstdc++6; what is missing is installed by apt-get.
 ARG BASE=docker.io/library/debian:12-slim
 
 FROM ${BASE} AS base
-RUN if ! { [ -x /usr/bin/python3 ] && [ -e /usr/lib/*/libbpf.so.1 ]; }; then \
-        apt-get -qq update && apt-get -qq -y install --no-install-recommends python3 libbpf1 libelf1 zlib1g ca-certificates && \
+RUN if ! { [ -x /usr/bin/python3 ] && [ -e /usr/lib/*/libbpf.so.1 ] && [ -e /usr/lib/*/libstdc++.so.6 ]; }; then \
+        apt-get -qq update && apt-get -qq -y install --no-install-recommends python3 libbpf1 libelf1 zlib1g libstdc++6 ca-certificates && \
         rm -rf /var/lib/apt/lists/* /var/cache/apt/*; \
     fi
 

@@ -10,7 +10,8 @@ name=${ZEROSPAN_IMAGE:-localhost/zerospan:dev}
 out=$cache/zerospan.image.tar
 python=.venv/bin/python
 suite=bookworm
-base_packages=usr-is-merged,python3,libbpf1,libelf1,zlib1g,ca-certificates # the first: or else usrmerge, and perl
+base_packages=usr-is-merged,python3,libbpf1,libelf1,zlib1g,libstdc++6,ca-certificates
+not_needed='usrmerge libfile-find-rule-perl libnumber-compare-perl libtext-glob-perl perl perl-modules-5.36 libperl5.36 libgdbm-compat4'
 left_out=('usr/share/doc/*' 'usr/share/man/*' 'usr/share/locale/*' 'usr/share/i18n/*' 'usr/share/info/*' 'usr/lib/*-linux-gnu/gconv/*'
     'usr/lib/python3*/pydoc_data' 'usr/lib/python3*/ensurepip' 'usr/lib/python3*/idlelib' 'usr/lib/python3*/distutils' 'var/cache/debconf/*' 'var/lib/apt/lists/*')
 
@@ -33,12 +34,12 @@ exec 9>"$cache/lock"
 flock -n 9 || { say "waits for another image.sh"; flock 9; }
 
 # 1. the base
-base_stamp=$(printf '%s\n' $suite $base_packages "${left_out[@]}" | sha256sum | cut -d' ' -f1)
+base_stamp=$(printf '%s\n' $suite $base_packages "$not_needed" "${left_out[@]}" | sha256sum | cut -d' ' -f1)
 if ! fresh "$cache/base.tar" "$base_stamp"; then
     say "base: $base_packages"
     # removed at the end: some packages' scripts fail without their documentation
     logged base mmdebstrap --variant=essential --include=$base_packages \
-        --customize-hook="cd \"\$1\" && rm -rf ${left_out[*]}" $suite "$cache/base.tar"
+        --customize-hook="chroot \"\$1\" dpkg --purge $not_needed" --customize-hook="cd \"\$1\" && rm -rf ${left_out[*]}" $suite "$cache/base.tar"
     echo "$base_stamp" >"$cache/base.tar.stamp"
 fi
 
@@ -77,7 +78,7 @@ fi
 version=$(basename "$wheel" | cut -d- -f2)
 revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 image_stamp=$({ echo "$name" "$base_stamp"; sha256sum Dockerfile "$wheels"/*.whl; } | sha256sum | cut -d' ' -f1)
-if fresh "$out" "$image_stamp"; then exit 0; fi
+if fresh "$out" "$image_stamp"; then exit 0; fi # seconds, when nothing has changed
 say "buildah bud"
 trap 'rm -rf "$cache/storage" "$cache/storage-run"' EXIT
 rm -rf "$cache/storage" "$cache/storage-run"

@@ -8,8 +8,8 @@ etcd, the API server, the controller manager and the scheduler run in the root n
 this cluster has (a bridge; 127.30.x.1 for what nobody else is to reach), so that several clusters of different names
 can run. Real authentication and authorisation everywhere: RBAC and Node, certificates of the cluster's own authority,
 tokens of service accounts, kubelet's port 10250 by the API server's word.
-All that is started lies in the cgroups /NAME, the folders FOLDER and /run/NAME and namespaces called NAME-*; `stop` ends
-and removes it by these names alone, so it also clears what a killed run has left. The logs stay.
+All that is started lies in the cgroups /NAME, the folders FOLDER and /run/NAME and namespaces called NAME-*; `stop`
+ends and removes it by these names alone, so it also clears what a killed run has left. The logs stay.
 Needs root and tests/e2e/kubernetes/build.sh. Called by tests/e2e (fixture `cluster`) and tests/e2e/kubernetes/run.py.
 """
 
@@ -136,7 +136,7 @@ class Cluster:
 
     def kubectl(self, *argv: str | Path, stdin: str | None = None, check: bool = True, timeout_s: float = 120.0) -> str:
         """What kubectl prints, as administrator. KubeError with what it said if it fails (unless `check` is false)."""
-        options = ["--kubeconfig", self.kubeconfig, "--cache-dir", self.folder / "kubectl-cache"]
+        options: list[str | Path] = ["--kubeconfig", self.kubeconfig, "--cache-dir", self.folder / "kubectl-cache"]
         return run([PROGRAMS / "kubectl", *options, *argv], stdin=stdin, check=check, timeout_s=timeout_s)
 
     def get(self, *argv: str) -> Any:
@@ -295,7 +295,7 @@ class Cluster:
             raise KubeError(f"not here: {', '.join(missing)}; bring them with: tests/e2e/kubernetes/build.sh")
 
     def _take_lock(self) -> None:
-        self._lock = Path(f"/run/{self.name}.lock").open("w")
+        self._lock = Path(f"/run/{self.name}.lock").open("w")  # noqa: SIM115
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -339,7 +339,8 @@ class Cluster:
         return [
             f"{PROGRAMS}/kube-apiserver", f"--etcd-servers={self._etcd_url}",
             f"--bind-address={self.gateway}", f"--advertise-address={self.gateway}", f"--secure-port={API_PORT}",
-            f"--client-ca-file={pki.ca}", f"--tls-cert-file={pki.cert('api')}", f"--tls-private-key-file={pki.key('api')}",
+            f"--client-ca-file={pki.ca}", f"--tls-cert-file={pki.cert('api')}",
+            f"--tls-private-key-file={pki.key('api')}",
             f"--kubelet-client-certificate={pki.cert('api-kubelet')}", f"--kubelet-client-key={pki.key('api-kubelet')}",
             f"--kubelet-certificate-authority={pki.ca}", "--kubelet-preferred-address-types=InternalIP",
             f"--service-account-issuer=https://kubernetes.default.svc.{DOMAIN}",

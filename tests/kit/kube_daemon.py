@@ -75,7 +75,7 @@ class Daemon:
         self._file.unlink(missing_ok=True)
 
     def wait(self, ready: Callable[[], str | None], timeout_s: float) -> None:
-        """Until `ready` returns None (else: what is missing). KubeError with the end of the log if it ends or is late."""
+        """Until `ready` returns None (else: what is missing). KubeError with the log's end if it ends or is late."""
         end = time.monotonic() + timeout_s
         while (missing := ready()) is not None:
             if self.pid is None:

@@ -239,7 +239,8 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
             "node.kubernetes.io/instance-type": INSTANCE_TYPE,
         }
         return [
-            f"{self._programs}/kubelet", f"--kubeconfig={self.folder}/kubelet.conf", f"--config={self.folder}/kubelet.yaml",
+            f"{self._programs}/kubelet", f"--kubeconfig={self.folder}/kubelet.conf",
+            f"--config={self.folder}/kubelet.yaml",
             f"--root-dir={self.folder}/kubelet", f"--cert-dir={self.folder}/kubelet-certs",
             f"--hostname-override={self.name}", f"--node-ip={self.address}",
             "--node-labels=" + ",".join(f"{key}={value}" for key, value in labels.items()), "--v=2",

@@ -1,7 +1,7 @@
-"""Images, unpacked once: a folder of containerd's that has them all, which each node of each cluster gets as hard links.
+"""Images, unpacked once: a folder of containerd's with all of them, which each node gets as hard links.
 
-To import half a gigabyte takes a node 25 s; the links take less than 1 s. What containerd has imported (blobs, layers) it
-never changes, only removes; its two data bases, which it does change, are copied. Called by kube_cluster.py.
+To import half a gigabyte takes a node 25 s; the links take less than 1 s. What containerd has imported (blobs, layers)
+it never changes, only removes; its two data bases, which it does change, are copied. Called by kube_cluster.py.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def store(cache: Path, images: Sequence[Path], *, cgroup: Path, state: Path, log
     config.write_text(f"""version = 2
 root = "{new}"
 state = "{state}/store"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs",
-  "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.devmapper"]
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.devmapper"]
 [grpc]
   address = "{socket}"
 [ttrpc]
@@ -41,7 +41,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.b
     argv = ["containerd", "--config", str(config)]
     containerd = Daemon("containerd-store", argv, log=logs / "containerd-store.log", state=state, cgroup=cgroup)
     containerd.start()
-    ctr = ["ctr", "--address", socket, "--namespace", "k8s.io"]
+    ctr: list[str | Path] = ["ctr", "--address", socket, "--namespace", "k8s.io"]
     try:
         containerd.wait(lambda: None if socket.exists() else f"no {socket}", 30)
         for image in images:

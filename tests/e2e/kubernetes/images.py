@@ -29,15 +29,17 @@ SUITE = "bookworm"
 PACKAGES = (
     "busybox-static", "ca-certificates", "curl", "gunicorn", "iproute2", "libpostgresql-jdbc-java", "nftables",
     "nginx-light", "nodejs", "openjdk-17-jre-headless", "postgresql", "procps", "puma", "python3", "python3-dnspython",
-    "python3-flask", "python3-requests", "redis-server", "ruby", "ruby-pg", "ruby-rack", "ruby-redis", "usr-is-merged",
+    "python3-flask", "python3-requests", "redis-server", "ruby", "ruby-pg", "ruby-rack", "ruby-redis",
 )  # fmt: skip
 LEFT_OUT = (
-    "/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/i18n/*", "/usr/lib/postgresql/*/lib/bitcode/*",
+    "/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/i18n/*",
+    "/usr/lib/postgresql/*/lib/bitcode/*",
     "/usr/lib/*-linux-gnu/libLLVM-*", "/usr/lib/*-linux-gnu/libz3.so*", "/usr/lib/jvm/*/lib/server/classes_nocoops.jsa",
     "/usr/lib/jvm/*/lib/ct.sym", "/var/lib/postgresql/*/main", "/var/cache/debconf/*", "/var/lib/apt/lists/*",
 )  # fmt: skip
 NAMES = (
-    "bookinfo-productpage", "bookinfo-details", "bookinfo-reviews", "bookinfo-ratings", "envoy", "mesh-init", "shop-nginx",
+    "bookinfo-productpage", "bookinfo-details", "bookinfo-reviews", "bookinfo-ratings", "envoy", "mesh-init",
+    "shop-nginx",
     "shop-front", "shop-catalog", "shop-pricing", "shop-recommend", "postgresql", "redis", "tools",
 )  # fmt: skip
 
