@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -162,6 +164,20 @@ def test_what_leaves_the_pods_network_has_the_nodes_address(deployed: Cluster) -
     assert f"src={address} dst={deployed.gateway}" in flows and f"src={deployed.gateway} dst={node.address}" in flows, (
         flows
     )
+
+
+def test_pods_reach_an_exposed_server_of_the_machines_loopback(deployed: Cluster) -> None:
+    """And only this port of it."""
+    page = partial(SimpleHTTPRequestHandler, directory=str(deployed.logs))
+    with ThreadingHTTPServer(("127.0.0.1", 0), page) as server, ThreadingHTTPServer(("127.0.0.1", 0), page) as hidden:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = deployed.expose(server.server_address[1])
+        assert deployed.expose(server.server_address[1]) == address
+        for what in ("deploy/hairpin", "deploy/on-host"):
+            assert "etcd.log" in in_pod(deployed, "more", what, *CURL, f"http://{address}/")
+        with pytest.raises(KubeError, match="refused|Failed to connect"):
+            in_pod(deployed, "more", "deploy/hairpin", *CURL, f"http://{deployed.gateway}:{hidden.server_address[1]}/")
+        server.shutdown()
 
 
 def test_a_pod_of_a_cronjob_runs_and_ends(deployed: Cluster) -> None:

@@ -30,6 +30,7 @@ def wipe(name: str, folder: Path) -> None:
             run(["ip", "netns", "delete", one])
     if Path(f"/sys/class/net/{name}").exists():
         run(["ip", "link", "delete", name])
+    run(["nft", "delete", "table", "ip", name], check=False)  # of Cluster.expose
     for hierarchy in {cgroup.root(), *V1.iterdir()}:
         if (hierarchy / name / "cgroup.procs").exists():
             _remove_cgroups(hierarchy / name)

@@ -25,6 +25,7 @@ import time
 import urllib.request
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -129,8 +130,8 @@ class Cluster:
         for path in self.folder.glob("*"):
             if path != self.logs:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+        Path(f"/run/{self.name}.lock").unlink(missing_ok=True)
         if self._lock is not None:
-            Path(self._lock.name).unlink(missing_ok=True)
             self._lock.close()
             self._lock = None
 
@@ -181,8 +182,17 @@ class Cluster:
     def import_image(self, tar: Path) -> None:
         """Loads a docker archive into the running nodes' containerd, too (25 s a node for half a gigabyte)."""
         _require_image(tar)
-        for node in self.nodes.values():
-            node.ctr("images", "import", tar)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda node: node.ctr("images", "import", tar), self.nodes.values()))
+
+    def expose(self, port: int) -> str:
+        """Makes a TCP server of the root namespace's loopback (a back end of tests/e2e/backends) reachable from pods and
+        nodes; returns its HOST:PORT there. Until stop()."""
+        rule = f"iifname {self.name} ip daddr {self.gateway} tcp dport {port} dnat to 127.0.0.1:{port}"
+        known = run(["nft", "list", "chain", "ip", self.name, "exposed"])
+        if rule.removeprefix(f"iifname {self.name} ") not in known:
+            run(["nft", f"add rule ip {self.name} exposed {rule}"])
+        return f"{self.gateway}:{port}"
 
     def pod_address(self, selector: str, *, namespace: str = "default") -> str:
         """Address of the first running pod with these labels."""
@@ -279,6 +289,9 @@ class Cluster:
         run(["ip", "link", "add", self.name, "type", "bridge"])
         run(["ip", "address", "add", f"{self.gateway}/24", "dev", self.name])
         run(["ip", "link", "set", self.name, "up"])
+        run(["nft", f"add table ip {self.name}"])
+        run(["nft", f"add chain ip {self.name} exposed {{ type nat hook prerouting priority dstnat; }}"])
+        run(["sysctl", "-qw", f"net.ipv4.conf.{self.name}.route_localnet=1"])
         for node in self.nodes.values():
             others = [other for other in self.nodes.values() if other is not node]
             node.make_network(others, self.name)
