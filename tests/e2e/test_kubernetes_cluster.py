@@ -276,6 +276,22 @@ def test_a_service_account_speaks_to_the_api_server_from_inside_a_pod(deployed: 
         deployed.kubectl("delete", "pod", "asker", "--now")
 
 
+def test_an_address_can_be_made_to_be_used_again_at_once(deployed: Cluster) -> None:
+    def address_of_a_pod(name: str) -> str:
+        deployed.n2.reuse_addresses()
+        overrides = {"spec": {"nodeName": "n2", "terminationGracePeriodSeconds": 0}}
+        deployed.kubectl("run", name, "--image=localhost/zk/tools:1", "--image-pull-policy=Never", "--overrides",
+                         json.dumps(overrides), "--command", "--", "busybox", "sleep", "1000")  # fmt: skip
+        deployed.wait(f"pod/{name}", "condition=Ready", timeout_s=30)
+        address = deployed.pod_address(f"run={name}")
+        deployed.kubectl("delete", "pod", name, "--now")
+        return address
+
+    # the CronJob's pod may come between: then once more
+    pairs = (address_of_a_pod(f"first-{i}") == address_of_a_pod(f"second-{i}") for i in range(3))
+    assert any(pairs)
+
+
 def test_traffic_goes_on_while_the_api_server_is_dead(deployed: Cluster) -> None:
     with deployed.without_api():
         with pytest.raises(KubeError):

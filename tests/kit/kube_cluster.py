@@ -186,8 +186,8 @@ class Cluster:
             list(pool.map(lambda node: node.ctr("images", "import", tar), self.nodes.values()))
 
     def expose(self, port: int) -> str:
-        """Makes a TCP server of the root namespace's loopback (a back end of tests/e2e/backends) reachable from pods and
-        nodes; returns its HOST:PORT there. Until stop()."""
+        """Makes a TCP server of the root namespace's loopback (a back end of tests/e2e/backends) reachable from pods
+        and nodes; returns its HOST:PORT there. Until stop()."""
         rule = f"iifname {self.name} ip daddr {self.gateway} tcp dport {port} dnat to 127.0.0.1:{port}"
         known = run(["nft", "list", "chain", "ip", self.name, "exposed"])
         if rule.removeprefix(f"iifname {self.name} ") not in known:

@@ -78,6 +78,11 @@ class Node:
         """Paths of the network namespaces of the pods that run (none for pods of the host's network)."""
         return sorted({Path(name) for name in bundle_namespaces(self.state) if "/netns/cni-" in name})
 
+    def reuse_addresses(self) -> None:
+        """The next pod gets the lowest address that is free, also one that was given back a moment ago (CNI's
+        host-local else goes round its range before it gives an address again)."""
+        (self.folder / "ipam/zk/last_reserved_ip.0").unlink(missing_ok=True)
+
     def make_network(self, others: Sequence[Node], bridge: str) -> None:
         """The namespace, its underlay link, the VXLAN, and SNAT for what leaves the pods' network."""
         host_end = f"{self._cluster}v{self.index}"
