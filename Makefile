@@ -37,7 +37,24 @@ test-installed: setup ## The wheel, installed into an empty environment, from an
 	@tests/installed/run.sh
 
 e2e: setup packages e2e-backends ## Real Collector, Tempo, Loki, Prometheus; the demo and the ledger
-	@$(ROOT) $(PYTEST) tests/e2e
+	@$(ROOT) $(PYTEST) -m 'not k8s' tests/e2e
+
+e2e-k8s: setup packages e2e-backends images ## A real Kubernetes of two nodes with our image, Bookinfo and the shop
+	@$(ROOT) $(PYTEST) -m k8s tests/e2e
+
+k8s-up: setup images ## Start that Kubernetes and keep it (ZEROSPAN_K8S=keep: the tests use it); prints its KUBECONFIG
+	@$(ROOT) $(PY) tests/e2e/kubernetes/run.py up
+
+k8s-down: ## End it
+	@$(ROOT) $(PY) tests/e2e/kubernetes/run.py down
+
+images: setup ## Build our image, the services' image and Kubernetes once (about 15 minutes), cached in .cache
+	@tests/e2e/kubernetes/build.sh
+	@$(ROOT) $(PY) tests/e2e/kubernetes/images.py
+	@$(ROOT) tools/image.sh
+
+image: setup ## Our image alone: .cache/images/zerospan.image.tar
+	@$(ROOT) tools/image.sh
 
 e2e-backends: ## Build Tempo, Loki and the Collector once (about 8 minutes), cached in .cache/backends
 	@tests/e2e/backends/build.sh
@@ -60,5 +77,5 @@ clean: ## Remove what was built (not .venv, not the back ends)
 	@rm -rf .cache/build build dist *.egg-info src/*.egg-info
 	@find exporter enricher plugins \( -name '*.so' -o -name '*.c' -o -name '*.html' \) -delete
 
-.PHONY: help setup packages demo demo-bookinfo test lint test-unit test-kernel test-installed e2e e2e-backends bench fuzz kernels bpf clean
+.PHONY: help setup packages demo demo-bookinfo test lint test-unit test-kernel test-installed e2e e2e-backends e2e-k8s k8s-up k8s-down images image bench fuzz kernels bpf clean
 .DEFAULT_GOAL := help

@@ -13,7 +13,7 @@ check mypy .venv/bin/mypy
 if command -v clang-format >/dev/null; then
     check clang-format clang-format --dry-run -Werror $(git ls-files 'bpf/*.c' 'bpf/*.h')
 fi
-check shell bash -c 'for f; do bash -n "$f" || exit 1; done' bash tools/*.sh .ci/run demo/setup.sh demo/bookinfo/setup.sh tests/e2e/backends/build.sh \
+check shell bash -c 'for f; do bash -n "$f" || exit 1; done' bash tools/*.sh .ci/run demo/setup.sh demo/bookinfo/setup.sh tests/e2e/backends/build.sh tests/e2e/kubernetes/build.sh \
     tests/installed/run.sh tests/kernel/qemu/run.sh
 [ $bad = 0 ] && echo "lint: clean"
 exit $bad

@@ -2,7 +2,8 @@
 
 # The shop's catalog: a plain Rack application under Puma. It asks PostgreSQL by simple queries (sslmode=disable) and counts
 # views in Redis (RESP2, the redis gem). The connections are opened at start and lent to one thread for one request, so nothing
-# but the request's own calls is seen while it is served. Settings: SHOP_PG_PORT, SHOP_REDIS_PORT, SHOP_TAG.
+# but the request's own calls is seen while it is served. Settings: SHOP_PG_PORT, SHOP_REDIS_PORT, SHOP_TAG; elsewhere than
+# on loopback SHOP_PG_HOST, SHOP_REDIS_HOST.
 
 require 'json'
 require 'pg'
@@ -36,9 +37,9 @@ class Catalog
   private
 
   def open_stores
-    sql = PG.connect(host: '127.0.0.1', port: ENV.fetch('SHOP_PG_PORT'), dbname: 'shop', user: 'catalog',
+    sql = PG.connect(host: ENV.fetch('SHOP_PG_HOST', '127.0.0.1'), port: ENV.fetch('SHOP_PG_PORT'), dbname: 'shop', user: 'catalog',
                      password: 'catalog', sslmode: 'disable')
-    redis = Redis.new(host: '127.0.0.1', port: Integer(ENV.fetch('SHOP_REDIS_PORT'), 10), reconnect_attempts: 0)
+    redis = Redis.new(host: ENV.fetch('SHOP_REDIS_HOST', '127.0.0.1'), port: Integer(ENV.fetch('SHOP_REDIS_PORT'), 10), reconnect_attempts: 0)
     redis.ping
     Stores.new(sql, redis)
   end

@@ -15,7 +15,8 @@ import java.util.regex.Pattern;
 
 /**
  * The shop's prices and orders: the JDK's own HTTP server with a fixed pool of platform threads. Each thread owns one
- * PostgreSQL and one Redis connection, opened before the port is. Settings: SHOP_PORT, SHOP_PG_PORT, SHOP_REDIS_PORT, SHOP_TAG.
+ * PostgreSQL and one Redis connection, opened before the port is. Settings: SHOP_PORT, SHOP_PG_PORT, SHOP_REDIS_PORT, SHOP_TAG;
+ * elsewhere than on loopback SHOP_BIND, SHOP_PG_HOST, SHOP_REDIS_HOST.
  */
 public final class Pricing {
     private static final int THREADS = 8;
@@ -31,11 +32,16 @@ public final class Pricing {
         pool.prestartAllCoreThreads();
         READY.await();
         InetSocketAddress address =
-            new InetSocketAddress(InetAddress.getByName("127.0.0.1"), Integer.parseInt(System.getenv("SHOP_PORT")));
+            new InetSocketAddress(InetAddress.getByName(setting("SHOP_BIND")), Integer.parseInt(System.getenv("SHOP_PORT")));
         HttpServer server = HttpServer.create(address, 128);
         server.createContext("/", Pricing::handle);
         server.setExecutor(pool);
         server.start();
+    }
+
+    /** An address from the environment, loopback if it is not there. */
+    static String setting(String name) {
+        return System.getenv().getOrDefault(name, "127.0.0.1");
     }
 
     private static Thread thread(Runnable work) {

@@ -25,9 +25,9 @@ final class Stores {
 
     Stores() throws IOException, SQLException {
         sql = DriverManager.getConnection(
-            "jdbc:postgresql://127.0.0.1:" + System.getenv("SHOP_PG_PORT") + "/shop?sslmode=prefer&prepareThreshold=3",
+            "jdbc:postgresql://" + Pricing.setting("SHOP_PG_HOST") + ":" + System.getenv("SHOP_PG_PORT") + "/shop?sslmode=prefer&prepareThreshold=3",
             "pricing", "pricing");
-        redis = new Redis("127.0.0.1", Integer.parseInt(System.getenv("SHOP_REDIS_PORT")));
+        redis = new Redis(Pricing.setting("SHOP_REDIS_HOST"), Integer.parseInt(System.getenv("SHOP_REDIS_PORT")));
         price = sql.prepareStatement(PRICE);
         fault = sql.prepareStatement(FAULT);
         order = sql.prepareStatement(ORDER);

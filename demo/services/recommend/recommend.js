@@ -1,5 +1,5 @@
 'use strict';
-// The shop's recommendations: Node.js, answers by itself (no call out), in chunks. Setting: SHOP_PORT.
+// The shop's recommendations: Node.js, answers by itself (no call out), in chunks. Settings: SHOP_PORT, SHOP_BIND.
 
 const http = require('http');
 
@@ -21,5 +21,5 @@ const server = http.createServer((request, response) => {
 
 // Longer than any pause of the demo: a server that closes a kept connection races with the next request on it.
 server.keepAliveTimeout = 600000;
-server.listen(Number(process.env.SHOP_PORT), '127.0.0.1');
+server.listen(Number(process.env.SHOP_PORT), process.env.SHOP_BIND || '127.0.0.1');
 process.on('SIGTERM', () => process.exit(0));
