@@ -1,6 +1,6 @@
 """The JSON form of the three requests: decoded down to the resources; spans and records stay the text that they are.
 
-Source: the OTLP specification, "JSON Protobuf Encoding" (lowerCamelCase names; unknown ones are ignored, and kept here).
+Source: the OTLP specification, "JSON Protobuf Encoding" (lowerCamelCase names; unknown ones are kept here).
 """
 
 from collections.abc import Callable, Sequence

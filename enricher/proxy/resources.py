@@ -1,7 +1,8 @@
 """Which tags a Resource gets: finds whom it speaks of in the TagStore, remembers resources that it saw before.
 
 Wrong tags are worse than none: what the resource itself says of pod, namespace, node or container contradicts what an
-address or a host's name led to -> nothing is added; the connection's address counts only for resources that name nobody.
+address or a host's name led to -> nothing is added; the connection's address counts only for
+resources that name nobody.
 Not thread-safe: one loop owns it. Protobuf and JSON differ by their `Codec`.
 """
 
@@ -140,9 +141,7 @@ class Resources:
             entry.tags = tags
             if tags is None:
                 entry.new = None
-                entry.outcome = (
-                    "contradicted" if contradicted else "unknown" if entry.candidates else "anonymous"
-                )
+                entry.outcome = "contradicted" if contradicted else "unknown" if entry.candidates else "anonymous"
             else:
                 found = entry.attributes if entry.attributes is not None else codec.read(resource)
                 entry.new = self._write(resource, found, tags, codec)
@@ -172,7 +171,10 @@ class Resources:
             if name in IDENTITY and texts:
                 said[name] = texts
         candidates = [
-            (key, name in STRONG) for name in self._associate for text in said.get(name, ()) for key in _keys(name, text)
+            (key, name in STRONG)
+            for name in self._associate
+            for text in said.get(name, ())
+            for key in _keys(name, text)
         ]
         if not candidates and self._connection and peer and not _loopback(peer):
             candidates.append((keys.ADDRESS + peer, False))
@@ -212,7 +214,11 @@ def _keys(name: str, text: str) -> Iterator[bytes]:
 
 def _loopback(address: bytes) -> bool:
     """127.0.0.0/8, ::1, and the addresses that are none: everyone's own."""
-    return address[:13] == bytes(10) + b"\xff\xff\x7f" or address[:15] == bytes(15) or address == bytes(10) + b"\xff\xff" + bytes(4)
+    return (
+        address[:13] == bytes(10) + b"\xff\xff\x7f"
+        or address[:15] == bytes(15)
+        or address == bytes(10) + b"\xff\xff" + bytes(4)
+    )
 
 
 def _contradicts(stated: dict[str, str], tags: TagSet) -> bool:

@@ -31,7 +31,18 @@ from zerospan.enricher.proxy.config import SIGNALS, Signal
 from zerospan.enricher.proxy.resources import Protobuf
 
 ADD = {"service.name": "new", "k8s.pod.name": "p" * 130}
-BYTES = [b"\x0a", b"\x12", b"\x0b", b"\x0c", b"\x00", b"\x80", b"\xff" * 9 + b"\x01", b"\x0a\x00", b"\x7f", b"\xff\xff\xff\xff\x0f"]
+BYTES = [
+    b"\x0a",
+    b"\x12",
+    b"\x0b",
+    b"\x0c",
+    b"\x00",
+    b"\x80",
+    b"\xff" * 9 + b"\x01",
+    b"\x0a\x00",
+    b"\x7f",
+    b"\xff\xff\xff\xff\x0f",
+]
 
 
 @dataclass
@@ -144,8 +155,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"otlp: BROKEN: {broken}", file=sys.stderr)
         return 1
     print(
-        f"otlp: {tally.iterations} requests, {tally.valid} valid, {tally.refused} refused, {tally.left} broken further in,"
-        f" seed {options.seed}: all invariants hold"
+        f"otlp: {tally.iterations} requests, {tally.valid} valid, {tally.refused} refused, {tally.left} broken further"
+        f" in, seed {options.seed}: all invariants hold"
     )
     return 0
 

@@ -34,7 +34,7 @@ def count(message: Any) -> int:
     for group in groups(message):
         for scope in getattr(group, group.DESCRIPTOR.fields_by_number[2].name):
             for item in getattr(scope, scope.DESCRIPTOR.fields_by_number[2].name):
-                kind = item.WhichOneof("data") if "Metric" == item.DESCRIPTOR.name else None
+                kind = item.WhichOneof("data") if item.DESCRIPTOR.name == "Metric" else None
                 n += len(getattr(item, kind).data_points) if kind else int(item.DESCRIPTOR.name != "Metric")
     return n
 

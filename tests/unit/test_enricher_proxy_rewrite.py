@@ -65,7 +65,10 @@ def test_attributes_are_what_protobuf_reads() -> None:
 
 def test_the_last_of_a_oneof_wins() -> None:
     key, text, truth = field(1, b"host.name"), field(2, field(1, b"a")), field(2, b"\x10\x01")
-    assert [a[1] for a in rewrite.attributes(field(1, key + text + truth) + field(1, key + truth + text))] == [(), ("a",)]
+    assert [a[1] for a in rewrite.attributes(field(1, key + text + truth) + field(1, key + truth + text))] == [
+        (),
+        ("a",),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -135,8 +138,20 @@ def test_json_keeps_what_it_does_not_know_and_numbers_as_they_are() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b"null", b'{"resourceSpans": 3}', b'{"resourceSpans": [3]}', b'{"resourceSpans": [{"resource": 3}]}']
-    + [b'{"resourceSpans": [{"resource": {"attributes": [{"key": 3}]}}]}', b"[" * 100_000, b'{"resourceSpans": [{"a": \xff}]}']
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"resourceSpans": 3}',
+        b'{"resourceSpans": [3]}',
+        b'{"resourceSpans": [{"resource": 3}]}',
+    ]
+    + [
+        b'{"resourceSpans": [{"resource": {"attributes": [{"key": 3}]}}]}',
+        b"[" * 100_000,
+        b'{"resourceSpans": [{"a": \xff}]}',
+    ]
     + [b'{"resourceSpans": [{"scopeSpans": [{"spans": {}}]}]}'],
 )
 def test_malformed_json(body: bytes) -> None:

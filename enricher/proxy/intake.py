@@ -1,0 +1,138 @@
+"""What happens to a request whatever it came by: admission, rewriting, forwarding, the ledger. Used by both servers.
+
+On the proxy's loop, which is why one request is rewritten at a time (some us for each hundred spans).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+
+from zerospan.enricher.proxy import json_body, ledger
+from zerospan.enricher.proxy.answers import JSON, RETRY_S, Done, Refusal
+from zerospan.enricher.proxy.config import ProxyConfig, Signal
+from zerospan.enricher.proxy.forward import Forwarder, Request, passed
+from zerospan.enricher.proxy.json_body import Json
+from zerospan.enricher.proxy.ledger import Entry, Ledger
+from zerospan.enricher.proxy.resources import Codec, Protobuf, Resources
+from zerospan.enricher.proxy.rewrite import Malformed, rewrite
+from zerospan.enricher.proxy.security import Security
+
+log = logging.getLogger("zerospan.proxy")
+
+PROTOBUF_CODEC, JSON_CODEC = Protobuf(), Json()
+
+
+class Intake:
+    """One for a proxy."""
+
+    def __init__(
+        self, config: ProxyConfig, security: Security, books: Ledger, resources: Resources, forwarder: Forwarder
+    ) -> None:
+        self.ledger = books
+        self.max_request_bytes = config.max_request_bytes
+        self.stopping = False
+        self.crowded = 0  # resources left as they were, since the request's tags would have been too large
+        self._security = security
+        self._resources = resources
+        self._forwarder = forwarder
+        own = {name.lower() for name in config.headers}  # which nobody else may say
+        self._pass = frozenset(name.lower() for name in config.pass_headers) - own
+        self._tasks: set[asyncio.Task[Done | Refusal]] = set()
+
+    def admit(self, headers: Mapping[str, str]) -> Refusal | None:
+        """Before the body is read: None, or why not."""
+        if not self._security.check(headers):
+            return Refusal(ledger.UNAUTHORIZED, "no right to send")
+        if self.stopping:
+            return Refusal(ledger.SHUTDOWN, "the proxy stops", RETRY_S)
+        if self.ledger.held_bytes >= self.ledger.limit_bytes:
+            return self.full()
+        return None
+
+    def full(self) -> Refusal:
+        """There is no memory for the request now."""
+        return Refusal(ledger.QUEUE_FULL, f"{self.ledger.limit_bytes} bytes of requests wait already", RETRY_S)
+
+    def begin(
+        self,
+        entry: Entry,
+        body: bytes,
+        content_type: str,
+        peer: bytes,
+        headers: Mapping[str, str],
+        left_s: float | None,
+        gone: Callable[[], bool],
+    ) -> asyncio.Task[Done | Refusal]:
+        """All that follows, in a task that outlives its sender: an attempt under way is not broken off, since nobody
+        would know what became of it. `entry` holds the body's memory; the task settles it.
+        """
+        task = asyncio.create_task(self._handle(entry, body, content_type, peer, headers, left_s, gone))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def drain(self, deadline_s: float) -> None:
+        """Waits for what is in flight, then breaks it off."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=deadline_s)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=0.5)
+
+    async def _handle(
+        self,
+        entry: Entry,
+        body: bytes,
+        content_type: str,
+        peer: bytes,
+        headers: Mapping[str, str],
+        left_s: float | None,
+        gone: Callable[[], bool],
+    ) -> Done | Refusal:
+        try:
+            answer: Done | Refusal
+            made = self._rewritten(entry, body, content_type, peer)
+            if isinstance(made, Refusal):
+                answer = made
+            else:
+                del body  # one of the two is enough
+                request = Request(entry.signal, made, content_type, passed(headers, self._pass))
+                answer = await self._forwarder.deliver(request, entry, left_s, gone)
+        except asyncio.CancelledError:
+            answer = Refusal(ledger.SHUTDOWN, "the proxy stops", RETRY_S)
+        except Exception:
+            log.exception("proxy: a request failed with an error of our own")
+            answer = Refusal(ledger.INTERNAL_ERROR, "internal error")
+        if isinstance(answer, Done):
+            entry.forwarded(answer.rejected, heard=not gone())
+        else:
+            entry.refuse(answer.reason)
+        return answer
+
+    def _rewritten(self, entry: Entry, body: bytes, content_type: str, peer: bytes) -> bytes | Refusal:
+        json = content_type == JSON
+        if json and not self._forwarder.upstream.takes_json:
+            return Refusal(ledger.UNSUPPORTED, "the endpoint is gRPC: send protobuf (application/x-protobuf)")
+        codec: Codec = JSON_CODEC if json else PROTOBUF_CODEC
+        room = self.max_request_bytes
+
+        def replace(resource: bytes) -> bytes | None:
+            nonlocal room
+            new = self._resources.replace(resource, peer, codec)
+            if new is not None:
+                if len(new) - len(resource) > room:
+                    self.crowded += 1
+                    return None
+                room -= len(new) - len(resource)
+            return new
+
+        signal: Signal = entry.signal
+        try:
+            made, items = (json_body.rewrite if json else rewrite)(body, signal, replace)
+        except Malformed as e:
+            return Refusal(ledger.MALFORMED, f"not an OTLP request: {e}")
+        entry.count(items)
+        if len(made) > len(body) and not entry.hold(len(made) - len(body)):
+            return self.full()
+        return made
