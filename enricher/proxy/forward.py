@@ -107,12 +107,13 @@ class Forwarder:
                 if self._stopping.is_set():
                     return Refusal(ledger.SHUTDOWN, "the proxy stops", RETRY_S)
                 until = max(until, self._not_before)
+            waited = failures > 0 or self._room.locked()
             try:
                 await asyncio.wait_for(self._room.acquire(), max(0.001, give_up - time.monotonic()))
             except TimeoutError:
                 return self._later(RETRY_S)
             try:
-                if gone():
+                if waited and gone():  # at first it is asked for nothing: a sender may close its side at once
                     return Refusal(ledger.NOT_READ, "the sender broke off")
                 if failures:
                     entry.retried()

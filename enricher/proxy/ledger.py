@@ -34,7 +34,7 @@ class SignalStats(msgspec.Struct, kw_only=True):
     refused_items: dict[str, int] = {}
     in_flight_items: int = 0
     retries: int = 0
-    unheard: int = 0  # forwarded, but the sender had gone before it could be told: it may send again
+    unheard: int = 0  # forwarded, but the sender had gone (or closed its side) by then: it may send again
 
     def balanced(self) -> bool:
         """The invariant."""

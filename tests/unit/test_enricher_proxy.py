@@ -1,0 +1,577 @@
+"""The OTLP proxy between real clients (SDK exporters, grpc, http.client) and real receivers."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import msgspec
+import pytest
+from google.protobuf import json_format
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+from opentelemetry._logs import LogRecord
+from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcLogs
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcMetrics
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcSpans
+from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter as HttpLogs
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpMetrics
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpans
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+
+sys.path.insert(0, str(Path(__file__).parent))
+from otlp_cases import REQUESTS, SHOP, changed, logs, metrics, traces
+from proxy_kit import APP, CONTAINER, GrpcReceiver, Stub, grpc_receiver, post, proxy, tags_of
+from sink_receivers import Answer, Certificates, Receiver, make_certificates, receiver, until
+
+from zerospan.enricher.proxy.answers import PROTOBUF
+from zerospan.enricher.proxy.proxy import Proxy
+
+MINE = {"service_name": "mine", "container_id": CONTAINER}
+BODY = traces(MINE).SerializeToString()
+SPANS = 6
+
+
+@pytest.fixture
+def there() -> Iterator[GrpcReceiver]:
+    with grpc_receiver() as made:
+        yield made
+
+
+@pytest.fixture
+def site() -> Iterator[Receiver]:
+    with receiver() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("tls"))
+
+
+def export_all(protocol: str, made: Proxy) -> None:
+    """A span, a metric and a log record by the SDK's exporters."""
+    resource = Resource({"service.name": "mine", "container.id": CONTAINER})
+    if protocol == "grpc":
+        at: dict[str, Any] = {"endpoint": f"http://127.0.0.1:{made.grpc_port}", "insecure": True}
+        spans, numbers, lines = GrpcSpans(**at), GrpcMetrics(**at), GrpcLogs(**at)
+    else:
+        base = f"http://127.0.0.1:{made.http_port}/v1/"
+        zipped = Compression.Gzip
+        spans = HttpSpans(base + "traces", compression=zipped)  # type: ignore[assignment]
+        numbers = HttpMetrics(base + "metrics", compression=zipped)  # type: ignore[assignment]
+        lines = HttpLogs(base + "logs")  # type: ignore[assignment]
+    tracer = TracerProvider(resource=resource)
+    tracer.add_span_processor(SimpleSpanProcessor(spans))
+    with tracer.get_tracer("t").start_as_current_span("work", attributes={"a": 1}):
+        pass
+    meter = MeterProvider([PeriodicExportingMetricReader(numbers, 1e9)], resource)
+    meter.get_meter("m").create_counter("done").add(3, {"k": "v"})
+    logger = LoggerProvider(resource)
+    logger.add_log_record_processor(SimpleLogRecordProcessor(lines))
+    logger.get_logger("l").emit(LogRecord(body="hello", severity_text="WARN"))
+    for provider in (tracer, meter, logger):
+        provider.shutdown()
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+@pytest.mark.parametrize("onward", ["grpc", "http/protobuf", "http/protobuf+gzip"])
+def test_sdks_through_the_proxy(protocol: str, onward: str, there: GrpcReceiver, site: Receiver) -> None:
+    at = f"http://127.0.0.1:{there.port}" if onward == "grpc" else site.url
+    way, _, packing = onward.partition("+")
+    with proxy(at, protocol=way, compression=packing or "none", headers={"X-Key": "k"}) as made:
+        export_all(protocol, made)
+        stats = made.stats().signals
+    if onward == "grpc":
+        got = {type(r).DESCRIPTOR.name: r for r in there.requests}
+        assert all(metadata["x-key"] == "k" for metadata in there.metadata)
+    else:
+        got = {}
+        for r in site.requests:
+            kind = REQUESTS[r.path.removeprefix("/v1/")]  # type: ignore[index]
+            body = gzip.decompress(r.body) if packing else r.body
+            got[kind.DESCRIPTOR.name] = kind.FromString(body)
+            assert r.headers["x-key"] == "k" and r.headers["content-type"] == PROTOBUF
+    assert set(got) == {kind.DESCRIPTOR.name for kind in REQUESTS.values()}
+    for request in got.values():
+        (group,) = getattr(request, request.DESCRIPTOR.fields_by_number[1].name)
+        tags = tags_of(group)
+        assert tags["service.name"] == "mine"
+        assert {k: tags[k] for k in APP if k != "service.name"} == {k: v for k, v in APP.items() if k != "service.name"}
+    spans = got["ExportTraceServiceRequest"].resource_spans[0].scope_spans[0].spans
+    assert [s.name for s in spans] == ["work"]
+    for signal in REQUESTS:
+        assert (stats[signal].received, stats[signal].forwarded, stats[signal].forwarded_items) == (1, 1, 1), signal
+
+
+@pytest.mark.parametrize("signal", REQUESTS)
+def test_json(signal: Any, site: Receiver) -> None:
+    message = {"traces": traces, "metrics": metrics, "logs": logs}[signal](MINE)
+    site.script = [Answer(200, b'{"partialSuccess":{"errorMessage":"hm"}}', {"Content-Type": "application/json"})]
+    with proxy(site.url + "/base/", protocol="http/protobuf") as made:
+        body = json_format.MessageToJson(message).encode()
+        status, said, headers = post(made.http_port, body, f"/v1/{signal}", "application/json; charset=utf-8")
+    assert (status, msgspec.json.decode(said)) == (200, {"partialSuccess": {"errorMessage": "hm"}})
+    assert headers["content-type"] == "application/json"
+    (request,) = site.requests
+    assert request.path == f"/base/v1/{signal}" and request.headers["content-type"] == "application/json"
+    after = json_format.Parse(request.body, REQUESTS[signal]())
+    more = {k: v for k, v in tags_of(after_group(after)).items() if k not in ("service.name", "container.id")}
+    assert more["k8s.pod.name"] == "cart-1"
+    assert after == changed(message, "", more)
+
+
+def after_group(message: Any) -> Any:
+    return getattr(message, message.DESCRIPTOR.fields_by_number[1].name)[0]
+
+
+def test_json_cannot_go_on_as_grpc(there: GrpcReceiver) -> None:
+    with proxy(f"http://127.0.0.1:{there.port}") as made:
+        status, said, _ = post(made.http_port, b"{}", kind="application/json")
+        assert status == 415 and b"protobuf" in said
+        assert made.stats().signals["traces"].refused == {"unsupported": 1}
+
+
+def test_partial_success_is_passed_on(there: GrpcReceiver, site: Receiver) -> None:
+    answer = ExportTraceServiceResponse()
+    answer.partial_success.rejected_spans = 2
+    answer.partial_success.error_message = "two are too old"
+    there.script = [lambda context: answer]
+    with proxy(f"http://127.0.0.1:{there.port}") as made, Stub(made.grpc_port) as stub:
+        assert ExportTraceServiceResponse.FromString(stub.send(BODY)) == answer
+        stats = made.stats().signals["traces"]
+        assert (stats.forwarded, stats.forwarded_items, stats.refused_items) == (1, SPANS - 2, {"rejected": 2})
+    as_json = b'{"partialSuccess":{"rejectedSpans":"3"}}'
+    site.script = [Answer(200, as_json, {"Content-Type": "application/json"})]
+    with proxy(site.url, protocol="http/protobuf") as made:
+        status, said, _ = post(
+            made.http_port, json_format.MessageToJson(traces(MINE)).encode(), kind="application/json"
+        )
+        assert (status, said) == (200, as_json)
+        assert made.stats().signals["traces"].refused_items == {"rejected": 3}
+
+
+@pytest.mark.parametrize("onward", ["grpc", "http/protobuf"])
+def test_malformed_requests_go_nowhere(onward: str, there: GrpcReceiver, site: Receiver) -> None:
+    at = f"http://127.0.0.1:{there.port}" if onward == "grpc" else site.url
+    with proxy(at, protocol=onward) as made, Stub(made.grpc_port) as stub:
+        for body in (b"hello", BODY[:-1], BODY + b"\x0a"):
+            with pytest.raises(grpc.RpcError) as error:
+                stub.send(body)
+            assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+            status, said, _ = post(made.http_port, body)
+            assert status == 400 and Status.FromString(said).code == 3
+        assert post(made.http_port, b"[]", kind="application/json")[0] == (415 if onward == "grpc" else 400)
+        assert post(made.http_port, b"\x1f\x8bxyz", Content_Encoding="gzip")[0] == 400
+        assert post(made.http_port, gzip.compress(BODY)[:-4], Content_Encoding="gzip")[0] == 400
+        assert made.stats().signals["traces"].refused["malformed"] >= 8
+    assert not there.requests and not site.requests
+
+
+def test_an_endpoint_that_is_away_for_a_while_gets_everything_once(there: GrpcReceiver, site: Receiver) -> None:
+    """503, 429 with Retry-After, then UNAVAILABLE and RESOURCE_EXHAUSTED with RetryInfo: each accepted request once."""
+    site.script = [Answer(503), Answer(429, headers={"Retry-After": "1"}), Answer(502), Answer(504)] * 5
+    with proxy(site.url, protocol="http/protobuf", retry_max_s=15) as made, Stub(made.grpc_port) as stub:
+        calls = [stub.future(traces({"n": f"{i}", **MINE}).SerializeToString()) for i in range(20)]
+        assert [c.result() for c in calls] == [b""] * 20
+        stats = made.stats().signals["traces"]
+        assert stats.forwarded == 20 and stats.retries == 20 and not stats.refused
+    seen = [r.body for r in site.requests]
+    names = [tags_of(ExportTraceServiceRequest.FromString(body).resource_spans[0])["n"] for body in seen]
+    assert len(names) == 40 and set(names) == {str(i) for i in range(20)}
+
+    def busy(context: Any) -> Any:
+        status = Status(code=8, message="slowly")
+        status.details.add().Pack(RetryInfo())
+        status.details[0].Pack(retry(0.2))
+        context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "slowly")
+
+    def away(context: Any) -> Any:
+        context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+
+    there.script = [busy, away] * 5
+    with proxy(f"http://127.0.0.1:{there.port}", retry_max_s=15) as made:
+        for i in range(20):
+            assert post(made.http_port, traces({"n": f"{i}", **MINE}).SerializeToString())[0] == 200
+        assert made.stats().signals["traces"].retries == 10
+    names = [tags_of(request.resource_spans[0])["n"] for request in there.requests]
+    assert sorted(names) == sorted(str(i) for i in range(20)), "what was taken came once each"
+
+
+def retry(seconds: float) -> RetryInfo:
+    info = RetryInfo()
+    info.retry_delay.FromNanoseconds(int(seconds * 1e9))
+    return info
+
+
+def test_an_endpoint_that_stays_away(site: Receiver) -> None:
+    """The sender is asked to come again, in both languages; nothing is held meanwhile."""
+    site.script = [Answer(503, headers={"Retry-After": "7"})]
+    with proxy(site.url, protocol="http/protobuf", retry_max_s=0.5) as made, Stub(made.grpc_port) as stub:
+        status, said, headers = post(made.http_port, BODY)
+        assert (status, headers["retry-after"]) == (503, "7")
+        assert Status.FromString(said).code == 14
+        with pytest.raises(
+            grpc.RpcError
+        ) as error:  # the endpoint's wish holds for the next one, which is not even sent
+            stub.send(BODY)
+        assert error.value.code() == grpc.StatusCode.UNAVAILABLE
+        details = Status.FromString(dict(error.value.trailing_metadata())["grpc-status-details-bin"])
+        info = RetryInfo()
+        assert details.details[0].Unpack(info) and 5 < info.retry_delay.ToMilliseconds() / 1000 <= 7
+        assert made.stats().signals["traces"].refused == {"unavailable": 2}
+        assert made.stats().failing and "503" in made.stats().last_error
+    assert len(site.requests) == 1
+
+
+def test_nobody_at_the_endpoint() -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        for protocol in ("grpc", "http/protobuf"):
+            with proxy(f"http://127.0.0.1:{nobody.getsockname()[1]}", protocol=protocol, retry_max_s=0.4) as made:
+                assert post(made.http_port, BODY)[0] == 503
+                assert made.stats().signals["traces"].retries >= 1
+
+
+@pytest.mark.parametrize(
+    ("status", "expected", "reason"), [(400, 400, "rejected"), (401, 400, "rejected"), (413, 413, "too_large")]
+)
+def test_what_the_endpoint_will_never_take(status: int, expected: int, reason: str, site: Receiver) -> None:
+    site.script = [Answer(status, b"no, not with s3cret")]
+    with proxy(site.url, protocol="http/protobuf", headers={"Authorization": "s3cret"}) as made:
+        got, said, headers = post(made.http_port, BODY)
+        assert got == expected and b"s3cret" not in said and "retry-after" not in headers
+        assert made.stats().signals["traces"].refused == {reason: 1}
+        assert made.stats().signals["traces"].refused_items == {reason: SPANS}
+
+
+def test_a_dead_endpoint_bounds_memory_and_pushes_back(there: GrpcReceiver) -> None:
+    """The endpoint takes requests and does not answer: what waits is bounded in bytes, the others are asked to wait."""
+    there.gate.clear()
+    body = traces(MINE, text="x" * 3000).SerializeToString()  # about 60 KB
+    limit = 1 << 20
+    with (
+        proxy(f"http://127.0.0.1:{there.port}", queue_bytes=limit, max_request_bytes=limit, connections=4,
+              retry_max_s=20, timeout_s=20) as made,
+        Stub(made.grpc_port) as stub,
+    ):  # fmt: skip
+        calls = [stub.future(body) for _ in range(40)]
+        until(lambda: sum(c.done() for c in calls) >= 40 - limit // len(body))
+        threads = []
+        codes: list[tuple[int, str | None]] = []
+
+        def one() -> None:
+            status, _, headers = post(made.http_port, body)
+            codes.append((status, headers.get("retry-after")))
+
+        for _ in range(8):
+            threads.append(threading.Thread(target=one))
+            threads[-1].start()
+        until(lambda: len(codes) >= 8)
+        assert set(codes) == {(429, "1")}
+        stats = made.stats()
+        assert limit - 2 * len(body) < stats.held_bytes <= limit
+        assert stats.signals["traces"].in_flight == limit // (stats.held_bytes // stats.signals["traces"].in_flight)
+        refused = [c for c in calls if c.done()]
+        for call in refused:
+            assert call.exception().code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            status = Status.FromString(dict(call.exception().trailing_metadata())["grpc-status-details-bin"])
+            assert status.details[0].Is(RetryInfo.DESCRIPTOR)
+        there.gate.set()
+        taken = [c for c in calls if c not in refused]
+        assert len([c.result() for c in taken]) == len(taken) >= 10
+        until(lambda: made.stats().held_bytes == 0)
+        stats = made.stats()
+        assert stats.signals["traces"].forwarded == len(taken) == len(there.requests)
+        assert stats.signals["traces"].refused == {"queue_full": 40 - len(taken) + 8}
+
+
+def test_a_sender_that_goes_is_not_sent_for_again(there: GrpcReceiver) -> None:
+    """Its attempt under way is not broken off; once it is known that it went, there is no other one."""
+    there.gate.clear()
+    there.script = [lambda context: context.abort(grpc.StatusCode.UNAVAILABLE, "away")] * 1000
+    with proxy(f"http://127.0.0.1:{there.port}", retry_max_s=60) as made, Stub(made.grpc_port) as stub:
+        call = stub.future(BODY)
+        until(lambda: there.metadata)
+        call.cancel()
+        there.gate.set()
+        until(lambda: made.stats().signals["traces"].in_flight == 0)
+        assert made.stats().signals["traces"].refused == {"not_read": 1}
+        assert not there.requests
+
+
+def test_rights_are_asked_for_before_the_body_is_read(there: GrpcReceiver, certificates: Certificates) -> None:
+    class Bearer:
+        def grpc_credentials(self) -> None:
+            return None
+
+        def ssl_context(self) -> None:
+            return None
+
+        def check(self, headers: Any) -> bool:
+            return bool(headers.get("authorization") == "Bearer t0ken")
+
+    with proxy(f"http://127.0.0.1:{there.port}", security=Bearer()) as made, Stub(made.grpc_port) as stub:
+        for metadata in ((), (("authorization", "Bearer wrong"),)):
+            with pytest.raises(grpc.RpcError) as error:
+                stub.send(BODY, metadata=metadata)
+            assert error.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        assert post(made.http_port, BODY)[0] == 401
+        assert not there.requests
+        with socket.create_connection(("127.0.0.1", made.http_port), 10) as s:  # the body never comes
+            s.sendall(b"POST /v1/logs HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 9000000\r\n\r\n")
+            assert s.recv(100).startswith(b"HTTP/1.1 401 ")
+        stub.send(BODY, metadata=(("authorization", "Bearer t0ken"),))
+        assert post(made.http_port, BODY, Authorization="Bearer t0ken")[0] == 200
+        stats = made.stats().signals
+        assert stats["traces"].refused == {"unauthorized": 3} and stats["logs"].refused == {"unauthorized": 1}
+        assert stats["traces"].received_items == 2 * SPANS
+    assert all("authorization" not in metadata for metadata in there.metadata), "the sender's token has gone on"
+
+
+def test_tls_on_all_sides(certificates: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # which requests prefers to what the SDK is told
+        monkeypatch.delenv(name, raising=False)
+
+    class Tls:
+        def grpc_credentials(self) -> Any:
+            pair = (Path(certificates.server_key).read_bytes(), Path(certificates.server_cert).read_bytes())
+            return grpc.ssl_server_credentials([pair], Path(certificates.ca).read_bytes(), True)
+
+        def ssl_context(self) -> Any:
+            return certificates.server_context(client_needed=True)
+
+        def check(self, headers: Any) -> bool:
+            return True
+
+    client = {
+        "certificate_file": certificates.ca,
+        "client_certificate_file": certificates.client_cert,
+        "client_key_file": certificates.client_key,
+    }
+    ca, key, cert = (Path(p).read_bytes() for p in (certificates.ca, certificates.client_key, certificates.client_cert))
+    onward = {"ca": certificates.ca, "cert": certificates.client_cert, "key": certificates.client_key}
+    server = grpc.ssl_server_credentials(
+        [(Path(certificates.server_key).read_bytes(), Path(certificates.server_cert).read_bytes())], ca, True
+    )
+    with grpc_receiver(server) as there, proxy(f"https://localhost:{there.port}", security=Tls(), tls=onward) as made:
+        resource = Resource({"container.id": CONTAINER})
+        for exporter in (
+            GrpcSpans(f"https://localhost:{made.grpc_port}", credentials=grpc.ssl_channel_credentials(ca, key, cert)),
+            HttpSpans(f"https://localhost:{made.http_port}/v1/traces", **client),
+        ):
+            provider = TracerProvider(resource=resource)
+            provider.add_span_processor(SimpleSpanProcessor(exporter))
+            provider.get_tracer("t").start_span("work").end()
+            provider.shutdown()
+        assert [tags_of(r.resource_spans[0])["k8s.pod.name"] for r in there.requests] == ["cart-1"] * 2
+        with pytest.raises(OSError):  # plain text
+            post(made.http_port, BODY)
+        with Stub(made.grpc_port) as stub, pytest.raises(grpc.RpcError):
+            stub.send(BODY, timeout=3)
+        assert made.stats().signals["traces"].received == 2
+    with receiver(certificates.server_context(client_needed=True)) as site:
+        with proxy(site.url, protocol="http/protobuf", tls=onward) as made:
+            assert post(made.http_port, BODY)[0] == 200
+        with proxy(site.url, protocol="http/protobuf", retry_max_s=0, tls={"ca": certificates.other_ca}) as made:
+            assert post(made.http_port, BODY)[0] == 503
+            assert "certificate" in made.stats().last_error
+
+
+def test_requests_that_are_too_large(there: GrpcReceiver) -> None:
+    body = traces(MINE, text="x" * 3000).SerializeToString()
+    with proxy(f"http://127.0.0.1:{there.port}", max_request_bytes=50_000) as made, Stub(made.grpc_port) as stub:
+        assert len(body) > 50_000
+        assert post(made.http_port, body)[0] == 413
+        assert post(made.http_port, gzip.compress(body), Content_Encoding="gzip")[0] == 413  # a bomb is one of these
+        with pytest.raises(grpc.RpcError) as error:
+            stub.send(body)
+        assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        with pytest.raises(grpc.RpcError) as error:
+            stub.send(body, compression=grpc.Compression.Gzip)
+        assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert post(made.http_port, BODY)[0] == 200
+        assert made.stats().signals["traces"].refused == {"too_large": 2}
+
+
+def test_tags_do_not_multiply_a_request_beyond_its_bounds(there: GrpcReceiver) -> None:
+    """A hundred thousand resources of five bytes would be a hundred megabytes with their tags."""
+    body = traces(*[{"host_name": "n1"}] * 5000, spans=0).SerializeToString()
+    with proxy(f"http://127.0.0.1:{there.port}", max_request_bytes=1 << 20) as made, Stub(made.grpc_port) as stub:
+        if len(body) <= 1 << 20:
+            stub.send(body)
+        crowded = made.stats().crowded
+    (request,) = there.requests
+    tagged = sum("cloud.region" in tags_of(group) for group in request.resource_spans)
+    assert tagged + crowded == 5000 and request.ByteSize() <= 2 << 20
+
+
+def test_headers_that_go_on(there: GrpcReceiver, site: Receiver) -> None:
+    options: dict[str, Any] = {"pass_headers": ["X-Scope-OrgID", "x-mine"], "headers": {"X-Mine": "ours"}}
+    with proxy(f"http://127.0.0.1:{there.port}", **options) as made, Stub(made.grpc_port) as stub:
+        stub.send(BODY, metadata=(("x-scope-orgid", "a"), ("x-mine", "theirs"), ("x-other", "b")))
+        assert post(made.http_port, BODY, X_Scope_OrgID="c")[0] == 200
+    assert [(m.get("x-scope-orgid"), m["x-mine"], m.get("x-other")) for m in there.metadata] == [
+        ("a", "ours", None),
+        ("c", "ours", None),
+    ]
+
+
+def raw(port: int, *parts: bytes) -> bytes:
+    """What an HTTP connection answers until it ends."""
+    with socket.create_connection(("127.0.0.1", port), 10) as s:
+        for part in parts:
+            s.sendall(part)
+        s.shutdown(socket.SHUT_WR)
+        out = b""
+        while part := s.recv(65536):
+            out += part
+        return out
+
+
+HEAD = b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\n"
+
+
+def test_http_as_it_is_spoken(there: GrpcReceiver) -> None:
+    whole = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+    half = len(BODY) // 2
+    chunked = b"%x;x=y\r\n%b\r\n%X\r\n%b\r\n0\r\nTrailer: 1\r\n\r\n" % (
+        half,
+        BODY[:half],
+        len(BODY) - half,
+        BODY[half:],
+    )
+    with proxy(f"http://127.0.0.1:{there.port}") as made:
+        assert raw(made.http_port, whole, whole, whole[:50], whole[50:]).count(b"HTTP/1.1 200 OK") == 3
+        assert raw(made.http_port, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunked).startswith(b"HTTP/1.1 200")
+        expecting = HEAD + b"Expect: 100-continue\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+        assert raw(made.http_port, expecting, BODY).startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK")
+        zipped = gzip.compress(BODY[:half]) + gzip.compress(BODY[half:])
+        assert post(made.http_port, zipped, Content_Encoding="gzip")[0] == 200
+        big = traces(MINE, text="y" * 100_000).SerializeToString()
+        assert post(made.http_port, gzip.compress(big), Content_Encoding="gzip")[0] == 200
+        assert len(there.requests) == 7
+        refused = HEAD + b"Content-Encoding: br\r\nContent-Length: 4\r\n\r\nabcd"
+        assert raw(made.http_port, refused, whole).count(b"HTTP/1.1 200 OK") == 1, "the connection goes on"
+        for wrong, status in (
+            (b"GET /v1/traces HTTP/1.1\r\n\r\n", 405),
+            (b"POST /v1/spans HTTP/1.1\r\n\r\n", 404),
+            (b"nonsense\r\n\r\n", 400),
+            (b"POST /v1/traces HTTP/2.0\r\n\r\n", 505),
+            (HEAD + b"\r\n", 400),
+            (HEAD + b"Content-Length: 4\r\nContent-Length: 5\r\n\r\nabcde", 400),
+            (HEAD + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\nabcde", 400),
+            (HEAD + b"Bad : header\r\n\r\n", 400),
+            (HEAD + b"X: a\nb\r\n\r\n", 400),
+            (HEAD + b"X: %b\r\n\r\n" % (b"y" * 100_000), 400),
+            (HEAD + b"X: %b\r\n\r\n" % (b"y" * 400_000), 400),
+            (HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+            (HEAD + b"Transfer-Encoding: chunked\r\n\r\nffffffff\r\n", 413),
+        ):
+            assert raw(made.http_port, wrong).startswith(b"HTTP/1.1 %d " % status), wrong[:80]
+        assert made.stats().not_found == 11
+
+
+def test_slow_and_many_senders(there: GrpcReceiver) -> None:
+    endpoint = f"http://127.0.0.1:{there.port}"
+    with proxy(endpoint, read_s=0.3, idle_s=1, max_senders=3) as made:
+        slow = socket.create_connection(("127.0.0.1", made.http_port), 10)
+        slow.sendall(HEAD + b"Content-Length: 100\r\n\r\nabc")
+        assert slow.recv(100).startswith(b"HTTP/1.1 408 ")
+        half = socket.create_connection(("127.0.0.1", made.http_port), 10)
+        half.sendall(b"POST /v1/tr")
+        assert half.recv(100) == b""
+        slow.close()
+        until(lambda: made.stats().connections == 0)
+        idle = [socket.create_connection(("127.0.0.1", made.http_port), 10) for _ in range(3)]
+        until(lambda: made.stats().connections == 3)
+        more = socket.create_connection(("127.0.0.1", made.http_port), 10)
+        with pytest.raises(OSError):
+            assert more.recv(100) == b""
+            raise OSError
+        until(lambda: made.stats().connections == 0)  # idle_s
+        assert made.stats().turned_away == 1
+        assert post(made.http_port, BODY)[0] == 200
+        assert made.stats().signals["traces"].refused == {"not_read": 1}
+        for s in (slow, half, more, *idle):
+            s.close()
+
+
+def test_the_connections_address(there: GrpcReceiver) -> None:
+    """Loopback is everyone's: nothing is added; another address of this machine is known, and is added."""
+    from proxy_kit import known
+
+    from zerospan.enricher import keys
+    from zerospan.enricher.source import Layer
+
+    store = known()
+    store.put(keys.address("127.0.0.1"), store.make({"wrong": "yes"}), layer=Layer.STATIC, since_ns=1)
+    with proxy(f"http://127.0.0.1:{there.port}", store) as made, Stub(made.grpc_port) as stub:
+        stub.send(traces({"a": "b"}).SerializeToString())
+        assert post(made.http_port, traces({"a": "b"}).SerializeToString())[0] == 200
+    assert [tags_of(r.resource_spans[0]) for r in there.requests] == [{"a": "b"}] * 2
+
+
+def test_stopping_answers_everyone(there: GrpcReceiver) -> None:
+    there.gate.clear()
+    with proxy(f"http://127.0.0.1:{there.port}", retry_max_s=60, timeout_s=60) as made, Stub(made.grpc_port) as stub:
+        calls = [stub.future(BODY) for _ in range(3)]
+        answers: list[int] = []
+        thread = threading.Thread(target=lambda: answers.append(post(made.http_port, BODY)[0]))
+        thread.start()
+        until(lambda: made.stats().signals["traces"].in_flight == 4)
+        began = time.monotonic()
+        made.stop(0.3)
+        assert time.monotonic() - began < 4
+        thread.join(5)
+        assert answers == [503]
+        assert {c.exception().code() for c in calls} == {grpc.StatusCode.UNAVAILABLE}
+        assert made.stats().signals["traces"].refused == {"shutdown": 4}
+    made.stop()
+
+
+def test_an_address_that_is_taken() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        at = f"127.0.0.1:{taken.getsockname()[1]}"
+        for key in ("listen_grpc", "listen_http"):
+            with pytest.raises(OSError), proxy("http://127.0.0.1:1", **{key: at}):
+                pass
+
+
+def test_a_tls_file_that_is_not_there() -> None:
+    for protocol in ("grpc", "http/protobuf"):
+        with (
+            pytest.raises(OSError, match="nowhere"),
+            proxy("https://x:1", protocol=protocol, tls={"ca": "/nowhere.pem"}),
+        ):
+            pass
+
+
+def test_listens_on_ipv6(there: GrpcReceiver) -> None:
+    with proxy(f"http://127.0.0.1:{there.port}", listen_grpc="[::1]:0", listen_http="[::1]:0") as made:
+        with grpc.insecure_channel(f"[::1]:{made.grpc_port}") as channel:
+            channel.unary_unary(Stub.METHODS["traces"])(traces(SHOP).SerializeToString(), timeout=10)
+        with socket.create_connection(("::1", made.http_port), 5) as s:
+            s.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY)
+            assert s.recv(100).startswith(b"HTTP/1.1 200 ")
