@@ -8,10 +8,11 @@ import logging
 from collections.abc import Callable, Mapping
 
 from zerospan.enricher.proxy import json_body, ledger
-from zerospan.enricher.proxy.answers import JSON, RETRY_S, Done, Refusal
+from zerospan.enricher.proxy.answers import JSON, PROTOBUF, RETRY_S, Done, Refusal
 from zerospan.enricher.proxy.config import ProxyConfig, Signal
 from zerospan.enricher.proxy.forward import Forwarder, Request, passed
 from zerospan.enricher.proxy.json_body import Json
+from zerospan.enricher.proxy.json_protobuf import answer_json, to_protobuf
 from zerospan.enricher.proxy.ledger import Entry, Ledger
 from zerospan.enricher.proxy.resources import Codec, Protobuf, Resources
 from zerospan.enricher.proxy.rewrite import Malformed, rewrite
@@ -91,14 +92,23 @@ class Intake:
         gone: Callable[[], bool],
     ) -> Done | Refusal:
         try:
-            answer: Done | Refusal
+            signal = entry.signal
+            translate = content_type == JSON and not self._forwarder.upstream.takes_json
+            if translate:
+                body = await asyncio.get_running_loop().run_in_executor(None, to_protobuf, body, signal)
+                content_type = PROTOBUF
             made = self._rewritten(entry, body, content_type, peer)
+            del body  # one of the two is enough
+            answer: Done | Refusal
             if isinstance(made, Refusal):
                 answer = made
             else:
-                del body  # one of the two is enough
-                request = Request(entry.signal, made, content_type, passed(headers, self._pass))
+                request = Request(signal, made, content_type, passed(headers, self._pass))
                 answer = await self._forwarder.deliver(request, entry, left_s, gone)
+            if translate and isinstance(answer, Done):
+                answer = Done(answer_json(answer.body, signal), JSON, answer.rejected)
+        except Malformed as e:
+            answer = Refusal(ledger.MALFORMED, str(e))
         except asyncio.CancelledError:
             answer = Refusal(ledger.SHUTDOWN, "the proxy stops", RETRY_S)
         except Exception:
@@ -111,9 +121,8 @@ class Intake:
         return answer
 
     def _rewritten(self, entry: Entry, body: bytes, content_type: str, peer: bytes) -> bytes | Refusal:
+        """The body with tags, counted; raises Malformed."""
         json = content_type == JSON
-        if json and not self._forwarder.upstream.takes_json:
-            return Refusal(ledger.UNSUPPORTED, "the endpoint is gRPC: send protobuf (application/x-protobuf)")
         codec: Codec = JSON_CODEC if json else PROTOBUF_CODEC
         room = self.max_request_bytes
 
@@ -128,11 +137,8 @@ class Intake:
             return new
 
         signal: Signal = entry.signal
-        try:
-            made, items = (json_body.rewrite if json else rewrite)(body, signal, replace)
-        except Malformed as e:
-            return Refusal(ledger.MALFORMED, f"not an OTLP request: {e}")
+        made, items = (json_body.rewrite if json else rewrite)(body, signal, replace)
         entry.count(items)
-        if len(made) > len(body) and not entry.hold(len(made) - len(body)):
+        if not entry.resize(len(made)):
             return self.full()
         return made

@@ -14,7 +14,7 @@ UNAUTHORIZED = "unauthorized"
 QUEUE_FULL = "queue_full"  # (retry) queue_bytes are in use
 TOO_LARGE = "too_large"  # than max_request_bytes, or than the endpoint takes
 MALFORMED = "malformed"  # not protobuf, JSON, gzip or HTTP
-UNSUPPORTED = "unsupported"  # content type or encoding; JSON where the endpoint is gRPC
+UNSUPPORTED = "unsupported"  # content type or encoding
 NOT_READ = "not_read"  # the sender broke off, or was slower than read_s
 UNAVAILABLE = "unavailable"  # (retry) the endpoint does not answer, or says later
 REJECTED = "rejected"  # the endpoint will not take it; items also by its partial success
@@ -92,6 +92,13 @@ class Entry:
             ledger.held_bytes += size
             self._held += size
             return True
+
+    def resize(self, size: int) -> bool:
+        """Holds so much from now on; False (nothing changed) where there is no room."""
+        if size > self._held:
+            return self.hold(size - self._held)
+        self.release(self._held - size)
+        return True
 
     def release(self, size: int) -> None:
         """Gives some of what is held back."""

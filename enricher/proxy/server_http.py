@@ -278,7 +278,7 @@ class HttpServer:
                     raise Refused(self._intake.full())
                 try:
                     part = stream.decompress(left, step)
-                except (IsalError, ValueError):
+                except (IsalError, ValueError):  # type: ignore[misc]
                     raise Refused(Refusal(ledger.MALFORMED, "not gzip")) from None
                 entry.release(step - len(part))
                 left = stream.unconsumed_tail

@@ -156,7 +156,8 @@ def whole(spans: int, requests: int, sender: str, onward: str, compression: str)
     assert items == spans * (requests + 50), "something was lost"
     return {
         "in": sender, "out": onward, "compression": compression, "spans": spans, "bytes": len(data),
-        "us_request": round(used / requests * 1e6), "spans_s_core": round(spans * requests / used), "rss_mib": rss >> 10,
+        "us_request": round(used / requests * 1e6), "spans_s_core": round(spans * requests / used),
+        "rss_mib": rss >> 10,
     }  # fmt: skip
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import gzip
+import json
+import random
 import socket
 import sys
 import threading
@@ -38,7 +42,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 sys.path.insert(0, str(Path(__file__).parent))
-from otlp_cases import REQUESTS, SHOP, changed, logs, metrics, traces
+from otlp_cases import REQUESTS, SHOP, changed, count, logs, metrics, traces
 from proxy_kit import APP, CONTAINER, GrpcReceiver, Stub, grpc_receiver, post, proxy, tags_of
 from sink_receivers import Answer, Certificates, Receiver, make_certificates, receiver, until
 
@@ -143,11 +147,28 @@ def after_group(message: Any) -> Any:
     return getattr(message, message.DESCRIPTOR.fields_by_number[1].name)[0]
 
 
-def test_json_cannot_go_on_as_grpc(there: GrpcReceiver) -> None:
+@pytest.mark.parametrize("signal", REQUESTS)
+def test_json_goes_on_as_grpc(signal: Any, there: GrpcReceiver) -> None:
+    message = {"traces": traces, "metrics": metrics, "logs": logs}[signal](MINE)
+    body = json.dumps(hex_ids(json_format.MessageToDict(message))).encode()
     with proxy(f"http://127.0.0.1:{there.port}") as made:
-        status, said, _ = post(made.http_port, b"{}", kind="application/json")
-        assert status == 415 and b"protobuf" in said
-        assert made.stats().signals["traces"].refused == {"unsupported": 1}
+        status, said, headers = post(made.http_port, body, f"/v1/{signal}", "application/json")
+        assert (status, said, headers["content-type"]) == (200, b"{}", "application/json")
+        assert made.stats().signals[signal].forwarded_items == count(message)
+    (request,) = there.requests
+    more = {k: v for k, v in tags_of(after_group(request)).items() if k not in ("service.name", "container.id")}
+    assert more["k8s.pod.name"] == "cart-1"
+    assert request == changed(message, "", more)
+
+
+def hex_ids(value: Any) -> Any:
+    """json_format writes ids in base64, OTLP in hex."""
+    if isinstance(value, list):
+        return [hex_ids(v) for v in value]
+    if isinstance(value, dict):
+        ids = ("traceId", "spanId", "parentSpanId")
+        return {k: base64.b64decode(v).hex() if k in ids else hex_ids(v) for k, v in value.items()}
+    return value
 
 
 def test_partial_success_is_passed_on(there: GrpcReceiver, site: Receiver) -> None:
@@ -179,7 +200,7 @@ def test_malformed_requests_go_nowhere(onward: str, there: GrpcReceiver, site: R
             assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
             status, said, _ = post(made.http_port, body)
             assert status == 400 and Status.FromString(said).code == 3
-        assert post(made.http_port, b"[]", kind="application/json")[0] == (415 if onward == "grpc" else 400)
+        assert post(made.http_port, b"[]", kind="application/json")[0] == 400
         assert post(made.http_port, b"\x1f\x8bxyz", Content_Encoding="gzip")[0] == 400
         assert post(made.http_port, gzip.compress(BODY)[:-4], Content_Encoding="gzip")[0] == 400
         assert made.stats().signals["traces"].refused["malformed"] >= 8
@@ -575,3 +596,27 @@ def test_listens_on_ipv6(there: GrpcReceiver) -> None:
         with socket.create_connection(("::1", made.http_port), 5) as s:
             s.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY)
             assert s.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+def test_noise_on_the_http_port(there: GrpcReceiver) -> None:
+    """Mutated requests: every connection ends, what was counted is settled, and a good request still gets through."""
+    good = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+    chunked = HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+    zipped = gzip.compress(BODY)
+    packed = HEAD + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(zipped) + zipped
+    with proxy(f"http://127.0.0.1:{there.port}", read_s=0.2, idle_s=1, retry_max_s=0.2) as made:
+        for seed in range(300):
+            rng = random.Random(seed)
+            data = bytearray(rng.choice([good, chunked, packed]))
+            for _ in range(rng.randrange(1, 5)):
+                at = rng.randrange(min(len(data), rng.choice([60, 200, 4000])))
+                data[at : at + rng.choice([0, 1, 3])] = rng.choice(
+                    [b"\r\n", b"\0", b"9", b"f", b":", b"HTTP/1.1", rng.randbytes(2)]
+                )
+            with contextlib.suppress(ConnectionError):
+                raw(made.http_port, bytes(data[: rng.choice([10, 100, 10**6])]))
+        assert raw(made.http_port, good).startswith(b"HTTP/1.1 200 ")
+        stats = made.stats()
+        assert "internal_error" not in stats.signals["traces"].refused
+        assert stats.signals["traces"].forwarded == len(there.requests)
+        assert stats.not_found > 10 and stats.signals["traces"].refused["malformed"] > 10
