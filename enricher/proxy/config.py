@@ -81,9 +81,7 @@ class ProxyConfig(Section, frozen=True):
     max_request_bytes: Annotated[
         int, Meta(ge=1024, le=1 << 31, description="Largest request, also once it is decompressed.")
     ] = 16 * MIB
-    max_senders: Annotated[int, Meta(ge=1, le=65536, description="HTTP connections, and gRPC requests, at once.")] = (
-        1024
-    )
+    max_senders: Annotated[int, Meta(ge=1, le=65536, description="HTTP connections, and requests, at once.")] = 1024
     idle_s: Annotated[float, Meta(ge=1, le=3600, description="An HTTP connection without requests is closed.")] = 60
     read_s: Annotated[float, Meta(ge=0.1, le=300, description="Time in which an HTTP request must have come.")] = 10
     associate: Annotated[

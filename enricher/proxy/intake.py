@@ -20,7 +20,13 @@ from zerospan.enricher.proxy.security import Security
 
 log = logging.getLogger("zerospan.proxy")
 
+RESOURCES_MAX = 1 << 16  # of one request; a Collector's largest batch has 8192 items
+RESOURCE_BYTES = 256 << 10  # larger ones are left as they are
 PROTOBUF_CODEC, JSON_CODEC = Protobuf(), Json()
+
+
+class TooMany(Exception):
+    """A request has more resources than anyone needs."""
 
 
 class Intake:
@@ -32,7 +38,8 @@ class Intake:
         self.ledger = books
         self.max_request_bytes = config.max_request_bytes
         self.stopping = False
-        self.crowded = 0  # resources left as they were, since the request's tags would have been too large
+        self.crowded = 0  # resources left as they were: too large, or their request would have grown too much
+        self._most = config.max_senders
         self._security = security
         self._resources = resources
         self._forwarder = forwarder
@@ -46,13 +53,14 @@ class Intake:
             return Refusal(ledger.UNAUTHORIZED, "no right to send")
         if self.stopping:
             return Refusal(ledger.SHUTDOWN, "the proxy stops", RETRY_S)
-        if self.ledger.held_bytes >= self.ledger.limit_bytes:
+        if self.ledger.held_bytes >= self.ledger.limit_bytes or len(self._tasks) >= self._most:
             return self.full()
         return None
 
     def full(self) -> Refusal:
         """There is no memory for the request now."""
-        return Refusal(ledger.QUEUE_FULL, f"{self.ledger.limit_bytes} bytes of requests wait already", RETRY_S)
+        held, most = self.ledger.held_bytes, self.ledger.limit_bytes
+        return Refusal(ledger.QUEUE_FULL, f"{len(self._tasks)} requests wait already: {held} of {most} bytes", RETRY_S)
 
     def begin(
         self,
@@ -109,6 +117,8 @@ class Intake:
                 answer = Done(answer_json(answer.body, signal), JSON, answer.rejected)
         except Malformed as e:
             answer = Refusal(ledger.MALFORMED, str(e))
+        except TooMany:
+            answer = Refusal(ledger.TOO_LARGE, f"a request may have {RESOURCES_MAX} resources")
         except asyncio.CancelledError:
             answer = Refusal(ledger.SHUTDOWN, "the proxy stops", RETRY_S)
         except Exception:
@@ -125,9 +135,16 @@ class Intake:
         json = content_type == JSON
         codec: Codec = JSON_CODEC if json else PROTOBUF_CODEC
         room = self.max_request_bytes
+        left = RESOURCES_MAX
 
         def replace(resource: bytes) -> bytes | None:
-            nonlocal room
+            nonlocal room, left
+            left -= 1
+            if left < 0:
+                raise TooMany
+            if len(resource) > RESOURCE_BYTES:
+                self.crowded += 1
+                return None
             new = self._resources.replace(resource, peer, codec)
             if new is not None:
                 if len(new) - len(resource) > room:

@@ -30,7 +30,7 @@ class ProxyStats(msgspec.Struct, kw_only=True):
 
     signals: dict[Signal, SignalStats]
     resources: ResourceStats
-    crowded: int  # resources left as they were: their request would have grown by more than max_request_bytes
+    crowded: int  # resources left as they were: over 256 KiB, or their request would have grown too much
     held_bytes: int  # of requests that are not answered yet
     limit_bytes: int
     connections: int  # HTTP

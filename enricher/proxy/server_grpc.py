@@ -18,6 +18,7 @@ from zerospan.enricher.proxy.intake import Intake
 from zerospan.enricher.proxy.security import Security
 from zerospan.exporter.sinks.otlp_grpc import STATUS_DETAILS
 
+STREAMS = 128  # of one connection; a sender's further ones wait on its own side
 SIGNALS = {method: signal for signal, method in METHODS.items()}
 
 
@@ -30,9 +31,12 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]
             signal: grpc.unary_unary_rpc_method_handler(functools.partial(self._export, signal)) for signal in METHODS
         }
         self._server = grpc.aio.server(
-            maximum_concurrent_rpcs=config.max_senders,
+            # The last resort, without a hint to come again. Ours (Intake.admit) comes first, but does not see requests
+            # whose message is still on its way.
+            maximum_concurrent_rpcs=4 * config.max_senders,
             options=[
                 ("grpc.max_receive_message_length", config.max_request_bytes),
+                ("grpc.max_concurrent_streams", STREAMS),
                 ("grpc.so_reuseport", 0),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_time_ms", int(config.idle_s * 1000)),

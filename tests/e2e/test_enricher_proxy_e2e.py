@@ -65,7 +65,7 @@ def test_through_the_collector(stack: Stack, protocol: str) -> None:
     assert found.resource["service.name"] == name
     expected = {"k8s.pod.name": "cart-1", "k8s.namespace.name": "shop", "cloud.region": "eu-central-1"}
     assert {k: found.resource.get(k) for k in expected} == expected
-    query = '{ resource.service.name = "%s" && resource.k8s.namespace.name = "shop" }' % name
+    query = f'{{ resource.service.name = "{name}" && resource.k8s.namespace.name = "shop" }}'
     assert [t["traceID"] for t in stack.traceql(query)] == [trace_id]
 
     (line,) = stack.logql(f'{{service_name="{name}"}}')

@@ -435,15 +435,30 @@ def test_requests_that_are_too_large(there: GrpcReceiver) -> None:
 
 
 def test_tags_do_not_multiply_a_request_beyond_its_bounds(there: GrpcReceiver) -> None:
-    """A hundred thousand resources of five bytes would be a hundred megabytes with their tags."""
+    """Many small resources with all their tags would be many times the request."""
     body = traces(*[{"host_name": "n1"}] * 5000, spans=0).SerializeToString()
     with proxy(f"http://127.0.0.1:{there.port}", max_request_bytes=1 << 20) as made, Stub(made.grpc_port) as stub:
-        if len(body) <= 1 << 20:
-            stub.send(body)
+        stub.send(body)
         crowded = made.stats().crowded
     (request,) = there.requests
     tagged = sum("cloud.region" in tags_of(group) for group in request.resource_spans)
     assert tagged + crowded == 5000 and request.ByteSize() <= 2 << 20
+
+
+def test_requests_of_nothing_but_resources(there: GrpcReceiver) -> None:
+    many = b"\x0a\x00" * (1 << 16)
+    large = traces({"host_name": "n1", "x": "y" * (256 << 10)}).SerializeToString()
+    with proxy(f"http://127.0.0.1:{there.port}") as made, Stub(made.grpc_port) as stub:
+        stub.send(many)
+        stub.send(large)
+        with pytest.raises(grpc.RpcError) as error:
+            stub.send(many + b"\x0a\x00")
+        assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        as_json = b'{"resourceSpans": [' + b"{}," * (1 << 16) + b"{}]}"
+        assert post(made.http_port, as_json, kind="application/json")[0] == 413
+        assert made.stats().crowded == 1
+        assert made.stats().signals["traces"].refused == {"too_large": 2}
+    assert there.requests[1].SerializeToString() == large
 
 
 def test_headers_that_go_on(there: GrpcReceiver, site: Receiver) -> None:
