@@ -114,20 +114,20 @@ class ProxyConfig(Section, frozen=True):
     ] = 16 * MIB
 
 
-def problems(config: ProxyConfig) -> list[tuple[str, str]]:
-    """What the types cannot say: (key, what is wrong)."""
-    wrong = []
+def problems(config: ProxyConfig) -> list[tuple[tuple[str, ...], str]]:
+    """What the types cannot say: (path of the key, what is wrong)."""
+    wrong: list[tuple[tuple[str, ...], str]] = []
     if config.listen_grpc is None and config.listen_http is None:
-        wrong.append(("listen_grpc", "one of listen_grpc and listen_http must be given"))
+        wrong.append((("listen_grpc",), "one of listen_grpc and listen_http must be given"))
     for key in ("listen_grpc", "listen_http"):
         value = getattr(config, key)
         if value is not None:
             try:
                 host_port(value)
             except ValueError as e:
-                wrong.append((key, str(e)))
+                wrong.append(((key,), str(e)))
     if config.max_request_bytes > config.queue_bytes:
-        wrong.append(("max_request_bytes", "more than queue_bytes"))
+        wrong.append((("max_request_bytes",), "more than queue_bytes"))
     return wrong
 
 

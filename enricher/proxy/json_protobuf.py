@@ -2,7 +2,7 @@
 
 Sources: the OTLP specification, "JSON Protobuf Encoding" (ids in hex, enums as numbers, unknown names ignored); the
 JSON mapping of protobuf (64-bit integers also as texts, base64, "NaN"); opentelemetry-proto. The test walks the
-descriptors: a field that is missing or wrong here fails it. Some 10 us a span: JSON is what browsers and curl send.
+descriptors: a field that is missing or wrong here fails it. Some 40 us a span: JSON is what browsers and curl send.
 """
 
 import base64

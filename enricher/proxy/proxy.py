@@ -46,7 +46,7 @@ class Proxy:
     def __init__(self, store: TagStore, config: ProxyConfig, security: Security | None = None) -> None:
         wrong = problems(config)
         if wrong:
-            raise ValueError("; ".join(f"{key}: {text}" for key, text in wrong))
+            raise ValueError("; ".join(f"{'.'.join(key)}: {text}" for key, text in wrong))
         self.grpc_port = 0  # where it listens, once it is started; 0: not
         self.http_port = 0
         self._config = config

@@ -47,6 +47,7 @@ from proxy_kit import APP, CONTAINER, GrpcReceiver, Stub, grpc_receiver, post, p
 from sink_receivers import Answer, Certificates, Receiver, make_certificates, receiver, until
 
 from zerospan.enricher.proxy.answers import PROTOBUF
+from zerospan.enricher.proxy.metrics import families
 from zerospan.enricher.proxy.proxy import Proxy
 
 MINE = {"service_name": "mine", "container_id": CONTAINER}
@@ -459,6 +460,26 @@ def test_requests_of_nothing_but_resources(there: GrpcReceiver) -> None:
         assert made.stats().crowded == 1
         assert made.stats().signals["traces"].refused == {"too_large": 2}
     assert there.requests[1].SerializeToString() == large
+
+
+def test_metrics_tell_the_books(there: GrpcReceiver) -> None:
+    with proxy(f"http://127.0.0.1:{there.port}") as made, Stub(made.grpc_port) as stub:
+        stub.send(BODY)
+        stub.send(logs({"service_name": "x"}, {"host_name": "gone"}).SerializeToString(), "logs")
+        post(made.http_port, b"hello")
+        told = {name: samples for _, name, _, samples in families(made.stats())}
+    for unit in ("requests", "items"):
+        for signal in REQUESTS:
+            sums = {
+                what: sum(n for labels, n in told[f"proxy_{what}_{unit}"] if labels["signal"] == signal)
+                for what in ("received", "forwarded", "refused", "in_flight")
+            }
+            assert sums["received"] == sums["forwarded"] + sums["refused"] + sums["in_flight"]
+    assert ({"signal": "traces"}, 2) in told["proxy_received_requests"]
+    assert ({"signal": "traces", "reason": "malformed"}, 1) in told["proxy_refused_requests"]
+    assert ({"signal": "logs"}, 8) in told["proxy_forwarded_items"]
+    outcomes = {labels["outcome"]: n for labels, n in told["proxy_resources"]}
+    assert outcomes == {"enriched": 1, "known": 0, "unknown": 1, "contradicted": 0, "anonymous": 1, "crowded": 0}
 
 
 def test_headers_that_go_on(there: GrpcReceiver, site: Receiver) -> None:

@@ -185,7 +185,7 @@ def test_the_cache_is_bounded_in_bytes() -> None:
     ],
 )
 def test_configurations_that_cannot_be(values: dict[str, Any], key: str) -> None:
-    assert [k for k, _ in problems(load({"endpoint": "http://x", **values}))] == [key]
+    assert [k for k, _ in problems(load({"endpoint": "http://x", **values}))] == [(key,)]
 
 
 def test_secrets_are_not_shown() -> None:
