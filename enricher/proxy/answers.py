@@ -10,6 +10,7 @@ import msgspec
 
 from zerospan.enricher.proxy import ledger
 from zerospan.exporter.sinks.retry import RETRY_INFO
+from zerospan.exporter.sinks.wire import PartialSuccess
 
 RETRY_S = 1.0  # when a sender may come again where nobody knows better
 PROTOBUF = "application/x-protobuf"
@@ -77,6 +78,14 @@ class Refusal(msgspec.Struct, frozen=True):
     def retry_after(self) -> str | None:
         """The header's value: whole seconds."""
         return None if self.retry_s is None else str(max(1, math.ceil(self.retry_s)))
+
+
+def partial_bytes(partial: PartialSuccess) -> bytes:
+    """An encoded Export*ServiceResponse (the three have the same numbers)."""
+    inner = b"\x08" + _varint(partial.rejected) if partial.rejected else b""
+    if partial.message:
+        inner += _field(2, partial.message.encode("utf-8", "replace"))
+    return _field(1, inner) if inner else b""
 
 
 def _varint(value: int) -> bytes:

@@ -57,7 +57,10 @@ class ProxyConfig(Section, frozen=True):
         Meta(description="Headers of the sender that go on to the endpoint, e.g. X-Scope-OrgID. Others do not."),
     ] = ()
     tls: Annotated[Tls, Meta(description="TLS and mTLS towards the endpoint.")] = Tls()
-    timeout_s: Annotated[float, Meta(ge=0.1, le=300, description="Time for one attempt, connection included.")] = 10
+    timeout_s: Annotated[
+        float,
+        Meta(ge=0.1, le=300, description="Time for one attempt. Keep it below the senders' own (often 10 s)."),
+    ] = 8
     retry_max_s: Annotated[
         float,
         Meta(

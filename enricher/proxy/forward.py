@@ -19,8 +19,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from zerospan.enricher.proxy import ledger
-from zerospan.enricher.proxy.answers import JSON, PROTOBUF, RETRY_S, Done, Refusal
+from zerospan.enricher.proxy.answers import JSON, PROTOBUF, RETRY_S, Done, Refusal, partial_bytes
 from zerospan.enricher.proxy.config import SIGNALS, ProxyConfig, Signal
+from zerospan.enricher.proxy.json_protobuf import REJECTED, answer_json
 from zerospan.exporter.config.model import Tls
 from zerospan.exporter.sinks.http import (
     MAX_RESPONSE_BYTES,
@@ -35,7 +36,7 @@ from zerospan.exporter.sinks.otlp_grpc import NO_ANSWER, RETRYABLE, STATUS_DETAI
 from zerospan.exporter.sinks.otlp_http import RETRYABLE as RETRYABLE_HTTP
 from zerospan.exporter.sinks.queue import printable
 from zerospan.exporter.sinks.retry import RetryPolicy, parse_retry_after, retry_info_s, status_message
-from zerospan.exporter.sinks.wire import partial_success
+from zerospan.exporter.sinks.wire import PartialSuccess, partial_success
 
 if TYPE_CHECKING:
     import grpc  # type: ignore[import-untyped]
@@ -45,7 +46,6 @@ METHODS: dict[Signal, str] = {
     "metrics": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
     "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
 }
-REJECTED_MEMBERS = ("rejectedSpans", "rejectedDataPoints", "rejectedLogRecords")
 POLICY = RetryPolicy(initial_s=0.1, max_s=2.0)
 
 
@@ -174,7 +174,7 @@ class HttpUpstream:
             self._back(idle, poster)
             return Busy(str(e))
         self._back(idle, poster)
-        return self._judge(response, poster)
+        return self._judge(request, response, poster)
 
     def _back(self, idle: list[Poster], poster: Poster) -> None:
         self._busy.discard(poster)
@@ -191,11 +191,10 @@ class HttpUpstream:
             headers["Content-Encoding"] = "gzip"
         return poster.post(body, headers)
 
-    def _judge(self, response: Response, poster: Poster) -> Done | Refusal | Busy:
+    def _judge(self, request: Request, response: Response, poster: Poster) -> Done | Refusal | Busy:
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if 200 <= response.status < 300:
-            json = kind == JSON
-            return Done(response.body, JSON if json else PROTOBUF, _rejected(response.body, json))
+            return _understood(response, kind, request.signal, request.content_type == JSON)
         words = status_message(response.body) if kind == PROTOBUF else response.body[:300].decode("utf-8", "replace")
         message = f"the endpoint says HTTP {response.status}: {printable(poster.redact(words))}"
         if response.status in RETRYABLE_HTTP:
@@ -290,14 +289,25 @@ def passed(headers: Mapping[str, str], names: frozenset[str]) -> dict[str, str]:
     return {name: value for name, value in found.items() if value.isascii() and value.isprintable()}
 
 
-def _rejected(body: bytes, json: bool) -> int:
-    if not json:
-        return partial_success(body).rejected
+def _understood(response: Response, kind: str, signal: Signal, json: bool) -> Done:
+    """A good answer in the request's own language, whatever it came in: a sender that cannot read it sends again."""
+    if kind == JSON:
+        partial = _partial_json(response.body)
+        body = (response.body or b"{}") if json else partial_bytes(partial)
+    else:
+        known = response.body if kind == PROTOBUF else b""  # "OK" in plain text, say
+        partial = partial_success(known)
+        body = answer_json(known, signal) if json else known
+    return Done(body, JSON if json else PROTOBUF, partial.rejected)
+
+
+def _partial_json(body: bytes) -> PartialSuccess:
     try:
         told = msgspec.json.decode(body or b"{}", type=dict[str, Any]).get("partialSuccess") or {}
-        return max(0, *(int(told.get(name) or 0) for name in REJECTED_MEMBERS))
-    except (msgspec.DecodeError, ValueError, TypeError, AttributeError):
-        return 0
+        rejected = max(0, *(int(told.get(name) or 0) for name in REJECTED.values()))
+        return PartialSuccess(rejected, str(told.get("errorMessage") or ""))
+    except (msgspec.DecodeError, ValueError, TypeError, AttributeError, RecursionError):
+        return PartialSuccess()
 
 
 def _target(config: ProxyConfig) -> tuple[str, grpc.ChannelCredentials | None]:

@@ -18,8 +18,10 @@ from zerospan.enricher.proxy.intake import Intake
 from zerospan.enricher.proxy.security import Security
 from zerospan.exporter.sinks.otlp_grpc import STATUS_DETAILS
 
-STREAMS = 32  # of one connection; a sender's further ones wait on its own side. grpcio holds their messages before we
-# can refuse them, so that this bounds memory, too
+STREAMS = (
+    100  # of one connection (RFC 9113, 6.5.2: no fewer); a sender's further ones wait on its own side. grpcio holds
+)
+# their messages before we can refuse them, so that this bounds memory, too
 SIGNALS = {method: signal for signal, method in METHODS.items()}
 
 

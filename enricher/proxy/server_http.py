@@ -22,6 +22,7 @@ from zerospan.enricher.proxy.ledger import Entry
 from zerospan.enricher.proxy.security import Security
 
 HEAD_BYTES = 32 << 10
+READ_AHEAD = 64 << 10  # of a connection, beyond what was taken: asyncio buffers up to twice that and one read
 CHUNK = 256 << 10
 LINGER_BYTES = 1 << 20  # of a refused body, read so that the answer is not lost by a reset
 LINGER_S = 2.0
@@ -84,7 +85,7 @@ class HttpServer:
             self._connection,
             host,
             port,
-            limit=CHUNK,
+            limit=READ_AHEAD,
             backlog=512,
             ssl=self._ssl,
             ssl_handshake_timeout=self._config.read_s if self._ssl else None,
@@ -116,6 +117,8 @@ class HttpServer:
         assert task is not None
         self.connections += 1
         self._open[task] = False
+        if hasattr(writer.transport, "max_size"):  # of one read; 256 KiB for each connection are too much
+            writer.transport.max_size = READ_AHEAD
         try:
             await self._requests(reader, writer, task)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError, TimeoutError):
@@ -205,9 +208,7 @@ class HttpServer:
         answer = await asyncio.shield(task)
         close = not head.keep_alive() or self._stopping
         if isinstance(answer, Done):
-            _answer(
-                writer, 200, answer.content_type if answer.body else content_type, _fitting(answer, content_type), close
-            )
+            _answer(writer, 200, answer.content_type, answer.body, close)
         else:
             _refuse(writer, answer, content_type, close)
         return not close
@@ -362,11 +363,6 @@ async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
             n = 0
             while n < LINGER_BYTES and (part := await reader.read(CHUNK)):
                 n += len(part)
-
-
-def _fitting(answer: Done, content_type: str) -> bytes:
-    """The endpoint's answer; nothing said in JSON is an empty object."""
-    return answer.body or (b"{}" if content_type == JSON else b"")
 
 
 def _refuse(writer: asyncio.StreamWriter, refusal: Refusal, content_type: str, close: bool) -> None:

@@ -191,6 +191,25 @@ def test_partial_success_is_passed_on(there: GrpcReceiver, site: Receiver) -> No
         assert made.stats().signals["traces"].refused_items == {"rejected": 3}
 
 
+def test_answers_come_in_the_senders_own_language(site: Receiver) -> None:
+    """An endpoint may say yes in plain text, or answer protobuf in JSON: a sender that cannot read it sends again."""
+    partial = ExportTraceServiceResponse()
+    partial.partial_success.rejected_spans = 2
+    partial.partial_success.error_message = "old"
+    in_json = b'{"partialSuccess": {"rejectedSpans": "2", "errorMessage": "old"}}'
+    as_json = json.dumps(hex_ids(json_format.MessageToDict(traces(MINE)))).encode()
+    plain, told = {"Content-Type": "text/plain"}, {"Content-Type": "application/json"}
+    protobuf = {"Content-Type": PROTOBUF}
+    site.script = [Answer(200, b"OK", plain), Answer(200, in_json, told), Answer(200, b"[[", told), Answer(200, b"OK")]
+    site.script += [Answer(202, b"OK", plain), Answer(200, partial.SerializeToString(), protobuf), Answer(204)]
+    with proxy(site.url, protocol="http/protobuf") as made, Stub(made.grpc_port) as stub:
+        assert [stub.send(BODY) for _ in range(4)] == [b"", partial.SerializeToString(), b"", b""]
+        said = [post(made.http_port, as_json, kind="application/json") for _ in range(3)]
+        assert [(status, headers["content-type"]) for status, _, headers in said] == [(200, "application/json")] * 3
+        assert [json.loads(body) for _, body, _ in said] == [{}, json.loads(in_json), {}]
+        assert made.stats().signals["traces"].refused_items == {"rejected": 4}
+
+
 @pytest.mark.parametrize("onward", ["grpc", "http/protobuf"])
 def test_malformed_requests_go_nowhere(onward: str, there: GrpcReceiver, site: Receiver) -> None:
     at = f"http://127.0.0.1:{there.port}" if onward == "grpc" else site.url
