@@ -7,7 +7,9 @@ memory is taken before a body is read. Sources: RFC 9112; the OTLP specification
 import asyncio
 import contextlib
 import email.utils
+import socket
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 from isal import isal_zlib
@@ -83,8 +85,7 @@ class HttpServer:
         host, port = host_port(address)
         self._server = await asyncio.start_server(
             self._connection,
-            host,
-            port,
+            **_where(host, port),
             limit=READ_AHEAD,
             backlog=512,
             ssl=self._ssl,
@@ -395,6 +396,13 @@ def _answer(
     if close:
         lines.append("Connection: close")
     writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+
+
+def _where(host: str, port: int) -> dict[str, Any]:
+    """For start_server. `::` is IPv4, too, as with gRPC; asyncio's own sockets are of one family."""
+    if host == "::" and socket.has_dualstack_ipv6():
+        return {"sock": socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)}
+    return {"host": host, "port": port}
 
 
 def _peer(writer: asyncio.StreamWriter) -> bytes:
