@@ -65,6 +65,7 @@ bench: setup ## Cost in the watched program and in the agent; writes bench.json
 fuzz: setup ## Fuzz the parsers, then the reader of records, for FUZZ_SECONDS each (default 60)
 	@$(PY) tests/fuzz/fuzz_proto.py --seconds $(or $(FUZZ_SECONDS),60)
 	@$(PY) tests/fuzz/fuzz_records.py --seconds $(or $(FUZZ_SECONDS),60)
+	@$(PY) tests/fuzz/fuzz_otlp.py --seconds $(or $(FUZZ_SECONDS),60)
 
 kernels: bpf ## Load and try every hook layout on Debian's 6.1 and 6.12 kernels under qemu
 	@tests/kernel/qemu/run.sh

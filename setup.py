@@ -1,6 +1,6 @@
 """Compiled modules only; everything declarative lives in pyproject.toml.
 
-ZEROSPAN_EXT=proto.http1,proto.redis builds only these; ZEROSPAN_CYTHON_DEBUG=1 annotates and traces.
+ZEROSPAN_EXT=proto.http1,enricher.proxy.rewrite builds only these; ZEROSPAN_CYTHON_DEBUG=1 annotates and traces.
 """
 
 import os
@@ -10,7 +10,8 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 DEBUG = os.environ.get("ZEROSPAN_CYTHON_DEBUG") == "1"
-ONLY = {"zerospan.exporter." + name for name in os.environ.get("ZEROSPAN_EXT", "").split(",") if name}
+NAMES = [name for name in os.environ.get("ZEROSPAN_EXT", "").split(",") if name]
+ONLY = {room + name for name in NAMES for room in ("zerospan.exporter.", "zerospan.")}
 ROOT = Path("src/zerospan")
 # setuptools rebuilds an extension only when a listed file changed: the C headers must be named.
 HEADERS = sorted(str(p) for p in [*Path("bpf/include").glob("*.h"), *Path("exporter").glob("**/*.h")])

@@ -240,20 +240,20 @@ def campaign(
     return tally
 
 
-def child(pipe: Any, at: Synchronized[int], bounds: tuple[float | None, int | None, int, int]) -> None:
+def child(pipe: Any, at: Synchronized[int], bounds: tuple[float | None, int | None, int, int], run: Any) -> None:
     try:
-        pipe.send(campaign(*bounds, at))
+        pipe.send(run(*bounds, at))
     except Broken as broken:
         traceback.print_exc()
         pipe.send(str(broken))
 
 
-def guarded(seconds: float | None, iterations: int | None, seed: int, first: int = 0) -> Tally:
-    """A campaign in a process of its own. Raises Broken, also if it crashes."""
+def guarded(seconds: float | None, iterations: int | None, seed: int, first: int = 0, run: Any = None) -> Any:
+    """A campaign (run; None: ours) in a process of its own. Returns its tally. Raises Broken, also if it crashes."""
     context = multiprocessing.get_context("fork")
     at: Synchronized[int] = context.Value(c_longlong, first)
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=child, args=(there, at, (seconds, iterations, seed, first)))
+    process = context.Process(target=child, args=(there, at, (seconds, iterations, seed, first), run or campaign))
     process.start()
     there.close()
     try:
@@ -266,7 +266,7 @@ def guarded(seconds: float | None, iterations: int | None, seed: int, first: int
     process.join()
     if isinstance(result, str):
         raise Broken(result)
-    return result  # type: ignore[no-any-return]
+    return result
 
 
 def main(arguments: list[str] | None = None) -> int:
