@@ -16,7 +16,7 @@ from zerospan.enricher.store import TagStore
 from zerospan.enricher.tagset import TagSet
 
 SECOND = 1_000_000_000
-Member = Callable[[bytes, TagSet | None, TagSet | None], None]
+Member = Callable[[bytes, TagSet | None, Mapping[str, str] | None], None]
 
 
 class Record(msgspec.Struct, gc=False):
@@ -30,12 +30,12 @@ class Record(msgspec.Struct, gc=False):
     generation: int
 
 
-def _nobody(key: bytes, old: TagSet | None, new: TagSet | None) -> None:
+def _nobody(key: bytes, old: TagSet | None, new: Mapping[str, str] | None) -> None:
     pass
 
 
 class PodBook:
-    """Not thread-safe: under its source's lock. member(key, old, new): a pod's tag set has come, changed or gone."""
+    """Not thread-safe: under its source's lock. member(key, old set, new tags): a pod's have come, changed or gone."""
 
     def __init__(self, store: TagStore, layer: Layer, member: Member = _nobody) -> None:
         self._store = store
@@ -108,13 +108,15 @@ class PodBook:
                 for key in record.keys:
                     if key[:1] == CONTAINER:
                         self._store.end(key, layer=layer, at_ns=facts.until_ns)
-            self._tell(facts.key, old, None)
+            if old is not None:
+                self._member(facts.key, old, None)
             return
         made = Record(tags, since, dies_ns, node, tuple(keys), self._generation)
         if record is not None and record.keys == made.keys:
             made.keys = record.keys
         self._records[facts.key] = made
-        self._tell(facts.key, old, tags)
+        if old is None or old.id != tags.id:
+            self._member(facts.key, old, facts.tags)
 
     def gone(self, key: bytes, at_ns: int = 0) -> None:
         """A pod is no more, and its last state is not to be had: at_ns, now, or the end of its grace period."""
@@ -126,7 +128,7 @@ class PodBook:
             at = min(at, record.dies_ns)
         for each in record.keys:
             self._release(each, record.tags, max(at, record.since_ns + 1))
-        self._tell(key, record.tags, None)
+        self._member(key, record.tags, None)
 
     def change(self, key: bytes, drop: Callable[[str], bool], extra: Mapping[str, str]) -> None:
         """Tags that come from elsewhere: those named by drop go, extra comes."""
@@ -156,10 +158,6 @@ class PodBook:
 
     # -- inside
 
-    def _tell(self, key: bytes, old: TagSet | None, new: TagSet | None) -> None:
-        if old is not new:
-            self._member(key, old, new)
-
     def _remake(self, key: bytes, record: Record, new: TagSet) -> None:
         old = record.tags
         if new.id == old.id:
@@ -174,7 +172,7 @@ class PodBook:
             else:
                 self._claim(each, old, new, record.since_ns, record.node)
         record.tags = new
-        self._tell(key, old, new)
+        self._member(key, old, new.own_tags())
 
     def _release(self, key: bytes, tags: TagSet, at_ns: int) -> None:
         self._store.end(key, layer=self._layer, at_ns=at_ns, tags=None if key[:1] == CONTAINER else tags)

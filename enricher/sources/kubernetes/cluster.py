@@ -5,7 +5,7 @@ place, so that in the end the store is as a fresh list would have made it.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from zerospan.enricher import keys
@@ -52,7 +52,7 @@ class Cluster:
         self._workload_labels = Glob(config.picks.workload_labels)
         self._owners = Owners()
         self._claims = Claims(store, LAYER)
-        self._reader = PodReader(config.naming, config.picks)
+        self._reader = PodReader(config.naming, config.picks, self._owners)
         self._book = PodBook(store, LAYER, self._member)
         self.services = Services(
             store, self._claims, lambda: self._cluster_set, self._book.tags, self._pod_changed, config.node_port_keys
@@ -193,7 +193,7 @@ class Cluster:
         if not pod.spec.node_name:
             self._book.gone(key)
             return
-        facts = self._reader.read(pod, self._owners.chain(meta), self._store.now(), gone)
+        facts = self._reader.read(pod, self._store.now(), gone)
         if extra := self._extra(key, facts.tags):
             facts.tags.update(extra)
         self._book.seen(facts, self._base(facts.node), after(meta.deletion_timestamp))
@@ -230,7 +230,7 @@ class Cluster:
                     found |= self._workloads.get((kind, namespace, name), {})
         return found
 
-    def _member(self, pod: bytes, old: TagSet | None, new: TagSet | None) -> None:
+    def _member(self, pod: bytes, old: TagSet | None, new: Mapping[str, str] | None) -> None:
         self.services.member(pod, old, new)
 
     def _pod_changed(self, pod: bytes) -> None:

@@ -4,7 +4,6 @@ Every field has a default, since the API leaves out what is empty; unknown field
 Times stay text (RFC 3339) until someone needs them: `ns`. Kept for the moment of decoding only.
 """
 
-from calendar import timegm
 from datetime import datetime
 from functools import lru_cache
 from typing import Generic, TypeVar
@@ -13,7 +12,7 @@ import msgspec
 
 
 class _Object(msgspec.Struct, gc=False, rename="camel"):
-    """Short-lived: the garbage collector need not see it."""
+    """Short-lived: the garbage collector need not see it. Fields that are seldom wanted stay raw."""
 
 
 class Owner(_Object):
@@ -50,7 +49,7 @@ class Port(_Object):
 class Variable(_Object):
     name: str = ""
     value: str | None = ""
-    value_from: msgspec.Raw | None = None
+    value_from: msgspec.Raw = msgspec.Raw()
 
 
 class Container(_Object):
@@ -58,7 +57,7 @@ class Container(_Object):
     image: str | None = ""
     ports: list[Port] | None = None
     restart_policy: str | None = ""
-    env: list[Variable] | None = None
+    env: msgspec.Raw = msgspec.Raw()  # list of Variable, where any is wanted
 
 
 class PodSpec(_Object):
@@ -111,7 +110,7 @@ class PodStatus(_Object):
     host_ip: str | None = msgspec.field(name="hostIP", default="")
     host_ips: list[PodIp] | None = msgspec.field(name="hostIPs", default=None)
     start_time: str | None = ""
-    conditions: list[Condition] | None = None
+    conditions: msgspec.Raw = msgspec.Raw()  # list of Condition, where they are needed
     container_statuses: list[ContainerStatus] | None = None
     init_container_statuses: list[ContainerStatus] | None = None
     ephemeral_container_statuses: list[ContainerStatus] | None = None
@@ -257,16 +256,15 @@ class Status(_Object):
     message: str | None = ""
 
 
-@lru_cache(1 << 12)
+@lru_cache(1 << 11)
 def ns(text: str | None) -> int:
     """Unix time in ns of an RFC 3339 text; 0 where it is empty or none. Kubernetes' times are whole seconds, cut."""
     if not text:
         return 0
     try:
-        at = datetime.fromisoformat(text)
+        return round(datetime.fromisoformat(text).timestamp() * 1e6) * 1000
     except ValueError:
         return 0
-    return (timegm(at.utctimetuple()) * 1_000_000 + at.microsecond) * 1000
 
 
 def after(text: str | None) -> int:

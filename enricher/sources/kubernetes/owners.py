@@ -37,6 +37,7 @@ class Owners:
     def __init__(self) -> None:
         self._known: dict[str, dict[str, Known]] = {}  # kind: uid
         self._plain: set[int] = set()  # ReplicaSets
+        self.epoch = 0  # one more for each owner whose chain may be another now
 
     def seen(self, kind: str, meta: Metadata) -> None:
         """An object that can own."""
@@ -45,9 +46,10 @@ class Owners:
         if kind == "ReplicaSet" and parent is not None and parent.kind == "Deployment":
             head, _, hash = meta.name.rpartition("-")
             if head == parent.name and hash == (meta.labels or {}).get(HASH):
-                known.pop(meta.uid, None)
+                self.epoch += known.pop(meta.uid, None) is not None
                 self._plain.add(short(meta.uid))
                 return
+        self.epoch += known.get(meta.uid) != Known(parent)
         known[meta.uid] = Known(parent)
 
     def gone(self, kind: str, uid: str) -> None:

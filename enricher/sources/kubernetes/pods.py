@@ -5,6 +5,7 @@ taken as it is written (so a little early), an end as the end of its second.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from fnmatch import translate
 from functools import lru_cache
 from re import compile as regex
@@ -16,20 +17,25 @@ from zerospan.enricher import keys
 from zerospan.enricher.naming import KINDS, PREFIX, Naming, first, image_version, instance, split_image
 from zerospan.enricher.sources.kubernetes.config import Picks
 from zerospan.enricher.sources.kubernetes.model import (
+    Condition,
     Container,
     ContainerStatus,
     Metadata,
     Owner,
     Pod,
     State,
+    Variable,
     after,
     ns,
 )
+from zerospan.enricher.sources.kubernetes.owners import Owners, controller
 
 PROTOCOLS = {"TCP": keys.TCP, "UDP": keys.UDP, "SCTP": 132}
 STATIC_UID = ("kubernetes.io/config.mirror", "kubernetes.io/config.hash")
 KIND_TAGS = {kind: f"k8s.{kind}.name" for kind in KINDS}
 FREE = ("Succeeded", "Failed")
+EMPTY = (b"", b"null")
+COMMONS = 1024  # owners whose pods' tags are remembered
 
 
 class ContainerFacts(msgspec.Struct, gc=False):
@@ -53,71 +59,97 @@ class PodFacts(msgspec.Struct, gc=False):
     containers: list[ContainerFacts]
 
 
-class Glob:
-    """Whether a name is among those picked; names are few, so answers are remembered."""
+class _Common(msgspec.Struct, gc=False):
+    """What the pods of one owner have in common as long as their labels and annotations are the same."""
 
-    def __init__(self, globs: Iterable[str]) -> None:
-        self.any = bool(globs := tuple(globs))
-        found = regex("|".join(map(translate, globs))) if globs else None
-        self.match: Callable[[str], bool] = lru_cache(4096)(lambda name: bool(found and found.match(name)))
-
-    def pick(self, prefix: str, named: dict[str, str] | None, into: dict[str, str]) -> None:
-        for name, value in (named or {}).items():
-            if self.match(name):
-                into[intern(prefix + name)] = value
+    epoch: int
+    labels: dict[str, str] | None
+    annotations: dict[str, str] | None
+    tags: dict[str, str]
+    version: str
+    uids: list[bytes]
 
 
 class PodReader:
-    """naming, picks: of the configuration. Thread-safe."""
+    """naming, picks: of the configuration. owners: who owns what. Under the owners' lock."""
 
-    def __init__(self, naming: Naming, picks: Picks) -> None:
+    def __init__(self, naming: Naming, picks: Picks, owners: Owners) -> None:
         self._naming = naming
+        self._owners = owners
         self._labels = Glob(picks.pod_labels)
         self._annotations = Glob(picks.pod_annotations)
         self._env = Glob(picks.container_env)
+        self._image_version = "image" in naming.version
+        self._commons: dict[str, _Common] = {}
+        self._conditions = msgspec.json.Decoder(list[Condition])
+        self._variables = msgspec.json.Decoder(list[Variable])
 
-    def read(self, pod: Pod, owners: list[Owner], now: int, gone: bool = False) -> PodFacts:
-        """owners: the nearest first. gone: the API says that it is deleted."""
-        meta, spec, status = pod.metadata, pod.spec, pod.status
-        namespace = meta.namespace or "default"
-        until = _ended(pod, now, gone)
-        since = ns(status.start_time) or ns(meta.creation_timestamp)
-        facts = PodFacts(keys.pod(meta.uid), spec.node_name or "", {}, since, 0, until, [], [], [])
-        tags = facts.tags
-        tags["k8s.namespace.name"] = namespace
+    def read(self, pod: Pod, now: int, gone: bool = False) -> PodFacts:
+        """gone: the API says that it is deleted."""
+        meta, status = pod.metadata, pod.status
+        common = self._common(pod)
+        tags = common.tags.copy()
         tags["k8s.pod.name"] = meta.name
         tags["k8s.pod.uid"] = meta.uid
-        named = self._owners(owners, tags)
+        since = ns(status.start_time) or ns(meta.creation_timestamp)
+        if status.start_time:
+            tags["k8s.pod.start_time"] = status.start_time
+        until = 0
+        if gone or meta.deletion_timestamp or status.phase in FREE:
+            until = self._ended(pod, now, gone)
+            since = min(since, until - 1) if until else since
+        facts = PodFacts(keys.pod(meta.uid), pod.spec.node_name or "", tags, since, 0, until, [], common.uids, [])
+        self._containers(pod, facts, common.version)
+        self._addresses(pod, facts)
+        return facts
+
+    def _common(self, pod: Pod) -> _Common:
+        meta = pod.metadata
+        owner = controller(meta.owner_references)
+        if owner is not None:
+            known = self._commons.get(owner.uid)
+            if (
+                known is not None
+                and known.epoch == self._owners.epoch
+                and known.labels == meta.labels
+                and known.annotations == meta.annotations
+            ):
+                return known
+        made, shared = self._read_common(pod)
+        if owner is not None and shared:
+            if len(self._commons) >= COMMONS:
+                self._commons.clear()
+            self._commons[owner.uid] = made
+        return made
+
+    def _read_common(self, pod: Pod) -> tuple[_Common, bool]:
+        """And whether other pods may have it: nothing in it is this pod's alone."""
+        meta = pod.metadata
+        namespace = meta.namespace or "default"
+        annotations, labels = meta.annotations or {}, meta.labels or {}
+        tags = {"k8s.namespace.name": namespace}
+        named = self._owner_tags(self._owners.chain(meta), tags)
         named["pod"] = meta.name
         named["namespace"] = namespace
-        if spec.containers:
-            named["container"] = spec.containers[0].name
-        annotations, labels = meta.annotations or {}, meta.labels or {}
+        if pod.spec.containers:
+            named["container"] = pod.spec.containers[0].name
         naming = self._naming
-        if annotations:
-            for name, value in annotations.items():
-                if name.startswith(PREFIX) and len(name) > len(PREFIX):
-                    tags[intern(name[len(PREFIX) :])] = value
+        for name, value in annotations.items():
+            if name.startswith(PREFIX) and len(name) > len(PREFIX):
+                tags[intern(name[len(PREFIX) :])] = value
         tags["service.name"] = first(naming.name, "service.name", annotations, labels, named)
         tags["service.namespace"] = first(naming.namespace, "service.namespace", annotations, labels, named)
         version = first(naming.version, "service.version", annotations, labels, {})
         if version:
             tags["service.version"] = version
-        if status.start_time:
-            tags["k8s.pod.start_time"] = status.start_time
         self._labels.pick("k8s.pod.label.", labels, tags)
         self._annotations.pick("k8s.pod.annotation.", annotations, tags)
-        self._containers(pod, facts, version)
-        self._addresses(pod, facts)
-        for name in STATIC_UID:
-            uid = annotations.get(name)
-            if uid and uid != meta.uid and keys.pod(uid) not in facts.uids:
-                facts.uids.append(keys.pod(uid))
-        if facts.until_ns:
-            facts.since_ns = min(facts.since_ns, facts.until_ns - 1)
-        return facts
+        uids = [annotations[name] for name in STATIC_UID if annotations.get(name)]
+        others = list(dict.fromkeys(keys.pod(uid) for uid in uids if uid != meta.uid))
+        shared = tags["service.name"] not in (meta.name, named.get("container")) and not others
+        return _Common(self._owners.epoch, meta.labels, meta.annotations, tags, version, others), shared
 
-    def _owners(self, owners: list[Owner], tags: dict[str, str]) -> dict[str, str]:
+    def _owner_tags(self, owners: list[Owner], tags: dict[str, str]) -> dict[str, str]:
         named: dict[str, str] = {}
         for owner in owners:
             kind = owner.kind.lower()
@@ -134,107 +166,81 @@ class PodReader:
 
     def _containers(self, pod: Pod, facts: PodFacts, version: str) -> None:
         meta, spec, status = pod.metadata, pod.spec, pod.status
-        start = 0
+        start, restarted = 0, False
         for statuses, specs in (
             (status.container_statuses, spec.containers),
             (status.init_container_statuses, spec.init_containers),
             (status.ephemeral_container_statuses, spec.ephemeral_containers),
         ):
-            for each in statuses or ():
-                declared = next((c for c in specs or () if c.name == each.name), None)
+            if not statuses:
+                continue
+            for each in statuses:
+                declared = None
+                for declared in specs or ():
+                    if declared.name == each.name:
+                        break
+                restarted = restarted or each.restart_count > 1
                 for id, since, until in _lives(each, facts.until_ns):
                     if since and (not start or since < start):
                         start = since
                     if id:
                         tags = self._container(meta, each, declared, id, version)
                         facts.containers.append(ContainerFacts(keys.container(id), since, until, tags))
-        for condition in status.conditions or ():
-            if condition.type == "PodReadyToStartContainers" and condition.status == "True":
-                since = ns(condition.last_transition_time)
-                start = min(start or since, since or start)
+        if restarted or not start:  # the first container's start is no longer told
+            for condition in self._told(pod):
+                if condition.type == "PodReadyToStartContainers" and condition.status == "True":
+                    since = ns(condition.last_transition_time)
+                    start = min(start or since, since or start)
         facts.address_since_ns = start
+
+    def _told(self, pod: Pod) -> list[Condition]:
+        raw = pod.status.conditions
+        return self._conditions.decode(raw) if raw not in EMPTY else []
 
     def _container(
         self, meta: Metadata, status: ContainerStatus, spec: Container | None, id: str, version: str
     ) -> dict[str, str]:
         runtime, _, bare = id.rpartition("://")
-        image = (spec.image if spec is not None else "") or status.image
-        name, tag, digest = _image(image)
-        annotated = (meta.annotations or {}).get(PREFIX + "service.instance.id")
-        found = {
-            "k8s.container.name": status.name,
-            "k8s.container.restart_count": str(status.restart_count),
-            "container.id": bare,
-            "container.runtime": runtime,
-            "container.image.name": name,
-            "container.image.tags": tag,
-            "container.image.repo_digests": _digests(status.image_id, name, digest),
-            "service.instance.id": annotated or instance(meta.namespace or "default", meta.name, status.name),
-        }
-        if not version and "image" in self._naming.version:
-            found["service.version"] = image_version(image)
-        if self._env.any and spec is not None:
-            plain = {v.name: v.value for v in spec.env or () if v.value and v.value_from is None}
+        image = (spec.image if spec is not None and spec.name == status.name else "") or status.image
+        found = _image_tags(image, status.image_id, self._image_version and not version).copy()
+        found["k8s.container.name"] = status.name
+        found["k8s.container.restart_count"] = str(status.restart_count)
+        found["container.id"] = bare
+        found["container.runtime"] = runtime
+        annotated = meta.annotations.get(PREFIX + "service.instance.id") if meta.annotations else None
+        found["service.instance.id"] = annotated or instance(meta.namespace or "default", meta.name, status.name)
+        if self._env.any and spec is not None and spec.env not in EMPTY:
+            plain = {v.name: v.value for v in self._variables.decode(spec.env) if v.value and v.value_from in EMPTY}
             self._env.pick("zerospan.k8s.container.env.", plain, found)
         return found
 
     def _addresses(self, pod: Pod, facts: PodFacts) -> None:
         spec, status = pod.spec, pod.status
         own = [ip.ip for ip in status.pod_ips] if status.pod_ips else [status.pod_ip] if status.pod_ip else []
-        hosts = [ip.ip for ip in status.host_ips] if status.host_ips else [status.host_ip] if status.host_ip else []
         if own and not spec.host_network:
             facts.tags["k8s.pod.ip"] = own[0]
-            facts.addresses += _each(keys.address, own)
+            for ip in own:
+                with suppress(ValueError):
+                    facts.addresses.append(keys.address(ip))
+        hosts: list[str] = []
         for containers in (spec.containers, spec.init_containers):
             for container in containers or ():
                 for port in container.ports or ():
                     number = port.host_port or (port.container_port if spec.host_network else 0)
-                    if number and 0 < number < 65536:
-                        for ip in dict.fromkeys([*own, *hosts]) if spec.host_network else hosts:
-                            key = _endpoint(ip, number, PROTOCOLS.get(port.protocol, keys.TCP))
-                            if key and key not in facts.addresses:
-                                facts.addresses.append(key)
+                    if not number or not 0 < number < 65536:
+                        continue
+                    if not hosts:
+                        told = status.host_ips
+                        hosts = [ip.ip for ip in told] if told else [status.host_ip] if status.host_ip else []
+                        hosts = list(dict.fromkeys([*own, *hosts])) if spec.host_network else hosts
+                    for ip in hosts:
+                        with suppress(ValueError):
+                            facts.addresses.append(keys.endpoint(ip, number, PROTOCOLS.get(port.protocol, keys.TCP)))
 
-
-def _each(key: Callable[[str], bytes], texts: Iterable[str]) -> list[bytes]:
-    found = []
-    for text in texts:
-        try:
-            found.append(key(text))
-        except ValueError:
-            continue
-    return found
-
-
-def _endpoint(ip: str, port: int, protocol: int) -> bytes:
-    try:
-        return keys.endpoint(ip, port, protocol)
-    except ValueError:
-        return b""
-
-
-def _lives(status: ContainerStatus, pod_until: int) -> list[tuple[str, int, int]]:
-    """(container id, since, until) of this container and the one before it."""
-    found = []
-    state, last = status.state or State(), status.last_state or State()
-    id = status.container_id or ""
-    if state.running is not None:
-        found.append((id, ns(state.running.started_at), pod_until))
-    elif state.terminated is not None:
-        end = state.terminated
-        found.append((end.container_id or id, ns(end.started_at), after(end.finished_at) or pod_until))
-    if last.terminated is not None:
-        end = last.terminated
-        if (end.container_id or "") not in [id for id, _, _ in found]:
-            found.append((end.container_id or "", ns(end.started_at), after(end.finished_at)))
-    return found
-
-
-def _ended(pod: Pod, now: int, gone: bool) -> int:
-    """When the pod's last process had ended; 0: it runs, or may yet."""
-    meta, status = pod.metadata, pod.status
-    running, end = False, 0
-    if gone or meta.deletion_timestamp or status.phase in FREE:
+    def _ended(self, pod: Pod, now: int, gone: bool) -> int:
+        """When the pod's last process had ended; 0: it runs, or may yet."""
+        meta, status = pod.metadata, pod.status
+        running, end = False, 0
         for each in (
             *(status.container_statuses or ()),
             *(status.init_container_statuses or ()),
@@ -247,19 +253,56 @@ def _ended(pod: Pod, now: int, gone: bool) -> int:
         if end and (not running or status.phase in FREE):
             return min(end, now) if gone else end
         if status.phase in FREE:
-            end = max((after(c.last_transition_time) for c in status.conditions or ()), default=0)
+            end = max((after(c.last_transition_time) for c in self._told(pod)), default=0)
             return min(end or now, now)
-    if gone:
-        return min(now, after(meta.deletion_timestamp) or now)
-    return 0
+        return min(now, after(meta.deletion_timestamp) or now) if gone else 0
+
+
+class Glob:
+    """Whether a name is among those picked; names are few, so answers are remembered."""
+
+    def __init__(self, globs: Iterable[str]) -> None:
+        self.any = bool(globs := tuple(globs))
+        found = regex("|".join(map(translate, globs))) if globs else None
+        self.match: Callable[[str], bool] = lru_cache(4096)(lambda name: bool(found and found.match(name)))
+
+    def pick(self, prefix: str, named: dict[str, str] | None, into: dict[str, str]) -> None:
+        """Those of `named` that are picked, with the prefix before their names."""
+        if self.any:
+            for name, value in (named or {}).items():
+                if self.match(name):
+                    into[intern(prefix + name)] = value
+
+
+def _lives(status: ContainerStatus, pod_until: int) -> list[tuple[str, int, int]]:
+    """(container id, since, until) of this container and the one before it."""
+    found = []
+    state, last = status.state, status.last_state
+    id = status.container_id or ""
+    if state is not None and state.running is not None:
+        found.append((id, ns(state.running.started_at), pod_until))
+    elif state is not None and state.terminated is not None:
+        end = state.terminated
+        id = end.container_id or id
+        found.append((id, ns(end.started_at), after(end.finished_at) or pod_until))
+    if last is not None and last.terminated is not None:
+        end = last.terminated
+        if (end.container_id or "") != id or not found:
+            found.append((end.container_id or "", ns(end.started_at), after(end.finished_at)))
+    return found
 
 
 @lru_cache(1 << 12)
-def _image(image: str) -> tuple[str, str, str]:
-    return split_image(image)
+def _image_tags(image: str, image_id: str, version: bool) -> dict[str, str]:
+    """Tags of an image; to be copied. version: it tells service.version, too."""
+    name, tag, digest = split_image(image)
+    found = {"container.image.name": name, "container.image.tags": tag}
+    found["container.image.repo_digests"] = _digests(image_id, name, digest)
+    if version:
+        found["service.version"] = image_version(image)
+    return found
 
 
-@lru_cache(1 << 12)
 def _digests(image_id: str, name: str, digest: str) -> str:
     """The image's digest as REPOSITORY@DIGEST; an id without one is the runtime's own and says nothing elsewhere."""
     image_id = image_id.rpartition("://")[2]

@@ -5,7 +5,7 @@ so a caller's peer has the name that the callee gives itself. What depends on so
 once for many changes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import chain
 
 import msgspec
@@ -164,10 +164,14 @@ class Services:
             self._nodes.pop(name, None)
         self._dirty |= {name for name, s in self._services.items() if s.node_ports}
 
-    def member(self, pod: bytes, old: TagSet | None, new: TagSet | None) -> None:
-        """A pod's tag set has come, changed or gone (PodBook's callback)."""
-        for name in dict.fromkeys(self._behind.get(pod, ())):
-            self._count(name, old, -1)
+    def member(self, pod: bytes, old: TagSet | None, new: Mapping[str, str] | None) -> None:
+        """A pod's tags have come, changed or gone (PodBook's callback)."""
+        behind = self._behind.get(pod)
+        if behind is None:
+            return
+        before = old.own_tags() if old is not None else None
+        for name in behind if len(behind) == 1 else dict.fromkeys(behind):
+            self._count(name, before, -1)
             self._count(name, new, 1)
 
     def all_dirty(self) -> None:
@@ -176,14 +180,18 @@ class Services:
 
     def extra(self, pod: bytes) -> dict[str, str]:
         """Tags of a pod: its Service (one with an address first, then by name) and the Ingress that leads there."""
-        names = [name for name in dict.fromkeys(self._behind.get(pod, ())) if name in self._services]
+        behind = self._behind.get(pod)
+        if behind is None:
+            return {}
+        names = [name for name in (behind if len(behind) == 1 else dict.fromkeys(behind)) if name in self._services]
         if not names:
             return {}
         name = min(names, key=lambda n: (self._services[n].headless, n)) if len(names) > 1 else names[0]
-        led = next((self._led[n] for n in sorted(names) if n in self._led), "")
         found = {NAME: name[1], UID: self._services[name].uid}
-        if led:
-            found[INGRESS] = led
+        if self._led:
+            led = next((self._led[n] for n in sorted(names) if n in self._led), "")
+            if led:
+                found[INGRESS] = led
         return found
 
     def flush(self) -> None:
@@ -224,12 +232,12 @@ class Services:
             names.remove(name)
             self._set_behind(pod, names)
             if name not in names:
-                self._count(name, self._pod_tags(pod), -1)
+                self._count(name, self._own(pod), -1)
                 self._dirty_pods.add(pod)
         for pod, name in after - before:
             names = list(self._behind.get(pod, ()))
             if name not in names:
-                self._count(name, self._pod_tags(pod), 1)
+                self._count(name, self._own(pod), 1)
                 self._dirty_pods.add(pod)
             self._set_behind(pod, sorted([*names, name]))
 
@@ -242,11 +250,15 @@ class Services:
         else:
             self._behind.pop(pod, None)
 
-    def _count(self, name: Name, tags: TagSet | None, by: int) -> None:
+    def _own(self, pod: bytes) -> dict[str, str] | None:
+        tags = self._pod_tags(pod)
+        return tags.own_tags() if tags is not None else None
+
+    def _count(self, name: Name, tags: Mapping[str, str] | None, by: int) -> None:
         if tags is None:
             return
-        own = tags.own_tags()
-        named = tuple(own.get(tag, "") for tag in ("service.name", "service.namespace", *WORKLOAD))
+        get = tags.get
+        named = (get("service.name", ""), get("service.namespace", ""), get(WORKLOAD[0], ""), get(WORKLOAD[1], ""))
         counts = self._names.setdefault(name, {})
         kinds = len(counts)
         counts[named] = counts.get(named, 0) + by
