@@ -76,7 +76,9 @@ class Server:
         if resource == "pods":
             return [pod(i, self.nodes) for i in range(start, min(end, self.pods))], self.pods
         made: list[k8s.Object] = []
-        count = {"nodes": self.nodes, "services": self.apps, "endpointslices": self.apps, "replicasets": self.apps}.get(resource, 0)
+        count = {"nodes": self.nodes, "services": self.apps, "endpointslices": self.apps, "replicasets": self.apps}.get(
+            resource, 0
+        )
         for i in range(start, min(end, count)):
             team, app = f"team-{i % 200}", f"app-{i}"
             if resource == "nodes":
@@ -196,7 +198,9 @@ def main() -> None:
     parser.add_argument("--pods", type=int, default=50_000)
     parser.add_argument("--rate", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=5)
-    parser.add_argument("--package", action="store_true", help="with the `kubernetes` package imported, as by a kubeconfig")
+    parser.add_argument(
+        "--package", action="store_true", help="with the `kubernetes` package imported, as by a kubeconfig"
+    )
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)

@@ -33,14 +33,25 @@ def container_id(name: str) -> str:
 
 
 def meta(name: str, namespace: str = "shop", seconds: float = 0, **more: Any) -> Object:
-    found = {"name": name, "uid": uid_of(f"{namespace}/{name}"), "creationTimestamp": at(seconds), "resourceVersion": "1"}
+    found = {
+        "name": name,
+        "uid": uid_of(f"{namespace}/{name}"),
+        "creationTimestamp": at(seconds),
+        "resourceVersion": "1",
+    }
     if namespace:
         found["namespace"] = namespace
     return found | more
 
 
 def owner(kind: str, name: str, namespace: str = "shop") -> Object:
-    return {"kind": kind, "name": name, "uid": uid_of(f"{namespace}/{kind}/{name}"), "controller": True, "apiVersion": "v1"}
+    return {
+        "kind": kind,
+        "name": name,
+        "uid": uid_of(f"{namespace}/{kind}/{name}"),
+        "controller": True,
+        "apiVersion": "v1",
+    }
 
 
 def pod(
@@ -81,7 +92,13 @@ def pod(
             "name": c, "containerID": id, "image": image, "imageID": "registry:5000/shop/cart@sha256:" + "ab" * 32,
             "restartCount": restarts, "state": state, "lastState": last,
         })  # fmt: skip
-    m: Object = {"name": name, "namespace": namespace, "uid": uid, "creationTimestamp": at(start), "resourceVersion": "1"}
+    m: Object = {
+        "name": name,
+        "namespace": namespace,
+        "uid": uid,
+        "creationTimestamp": at(start),
+        "resourceVersion": "1",
+    }
     if labels:
         m["labels"] = labels
     if annotations:
@@ -121,7 +138,10 @@ def service(
 
 
 def endpoints(service: str, *pods: Object, namespace: str = "shop", number: int = 0) -> Object:
-    refs = [{"addresses": [p["status"].get("podIP", "")], "targetRef": {"kind": "Pod", "uid": p["metadata"]["uid"]}} for p in pods]
+    refs = [
+        {"addresses": [p["status"].get("podIP", "")], "targetRef": {"kind": "Pod", "uid": p["metadata"]["uid"]}}
+        for p in pods
+    ]
     labels = {"kubernetes.io/service-name": service}
     m = meta(f"{service}-{number}", namespace, labels=labels) | {"uid": uid_of(f"{namespace}/slice/{service}/{number}")}
     return {"metadata": m, "addressType": "IPv4", "endpoints": refs}

@@ -98,7 +98,9 @@ class PodReader:
         if gone or meta.deletion_timestamp or status.phase in FREE:
             until = self._ended(pod, now, gone)
             since = min(since, until - 1) if until else since
-        facts = PodFacts(keys.pod(meta.uid), pod.spec.node_name or "", tags, since, 0, until, [], common.uids, [])
+        facts = PodFacts(
+            keys.pod(meta.uid), intern(pod.spec.node_name or ""), tags, since, 0, until, [], common.uids, []
+        )
         self._containers(pod, facts, common.version)
         self._addresses(pod, facts)
         return facts
@@ -195,7 +197,7 @@ class PodReader:
 
     def _told(self, pod: Pod) -> list[Condition]:
         raw = pod.status.conditions
-        return self._conditions.decode(raw) if raw not in EMPTY else []
+        return self._conditions.decode(raw) if bytes(raw) not in EMPTY else []
 
     def _container(
         self, meta: Metadata, status: ContainerStatus, spec: Container | None, id: str, version: str
@@ -209,8 +211,8 @@ class PodReader:
         found["container.runtime"] = runtime
         annotated = meta.annotations.get(PREFIX + "service.instance.id") if meta.annotations else None
         found["service.instance.id"] = annotated or instance(meta.namespace or "default", meta.name, status.name)
-        if self._env.any and spec is not None and spec.env not in EMPTY:
-            plain = {v.name: v.value for v in self._variables.decode(spec.env) if v.value and v.value_from in EMPTY}
+        if self._env.any and spec is not None and bytes(spec.env) not in EMPTY:
+            plain = {v.name: v.value for v in self._variables.decode(spec.env) if v.value and bytes(v.value_from) in EMPTY}
             self._env.pick("zerospan.k8s.container.env.", plain, found)
         return found
 
