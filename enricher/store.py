@@ -60,7 +60,8 @@ class TagStore:
         self._lock = threading.RLock()
         # most keys have one binding: it stands there without a tuple around it
         self._bindings: dict[bytes, Binding | tuple[Binding, ...]] = {}
-        self._nodes: dict[str, dict[bytes, None]] = {}
+        self._nodes: dict[str, list[bytes]] = {}  # some may have gone, or stand twice: see of_node
+        self._stale: dict[str, int] = {}  # how many, at most
         self._ended: dict[bytes, int] = {}  # key with no open binding -> when; in the order in which they ended
         self._ranges: dict[int, dict[bytes, TagSet]] = {}  # prefix length of the v4-mapped form -> masked address
         self._log: deque[bytes] = deque(maxlen=LOG)
@@ -72,10 +73,10 @@ class TagStore:
 
     # -- sources
 
-    def make(self, tags: Mapping[str, str], base: TagSet | None = None) -> TagSet:
+    def make(self, tags: Mapping[str, str], base: TagSet | None = None, shared: TagSet | None = None) -> TagSet:
         """The interned set of these tags; see TagSets.of."""
         with self._lock:
-            return self.sets.of(tags, base)
+            return self.sets.of(tags, base, shared)
 
     def put(
         self,
@@ -243,6 +244,7 @@ class TagStore:
     def of_node(self, node: str) -> list[bytes]:
         """Keys that this node's agents are told without asking."""
         with self._lock:
+            self._tidy(node)
             return list(self._nodes.get(node, ()))
 
     def node_of(self, key: bytes) -> set[str]:
@@ -294,15 +296,22 @@ class TagStore:
     def _index(self, node: str, key: bytes) -> None:
         keys = self._nodes.get(node)
         if keys is None:
-            keys = self._nodes[node] = {}
-        keys[key] = None
+            keys = self._nodes[node] = []
+        keys.append(key)
 
-    def _unindex(self, key: bytes) -> None:
-        for b in self._of(key):
-            if b.node and b.node in self._nodes:
-                self._nodes[b.node].pop(key, None)
-                if not self._nodes[b.node]:
-                    del self._nodes[b.node]
+    def _count_stale(self, bindings: Iterable[Binding], but: Iterable[str] = ()) -> None:
+        for b in bindings:
+            if b.node and b.node not in but:
+                stale = self._stale[b.node] = self._stale.get(b.node, 0) + 1
+                if stale > 64 and stale * 2 > len(self._nodes.get(b.node, ())):
+                    self._tidy(b.node)
+
+    def _tidy(self, node: str) -> None:
+        if self._stale.pop(node, 0):
+            keys = [k for k in dict.fromkeys(self._nodes.get(node, ())) if any(b.node == node for b in self._of(k))]
+            self._nodes[node] = keys
+            if not keys:
+                del self._nodes[node]
 
     def _set(self, key: bytes, bindings: list[Binding]) -> None:
         bindings.sort(key=lambda b: (b.layer, b.since_ns))
@@ -310,11 +319,14 @@ class TagStore:
             excess = len(bindings) - HISTORY
             old = sorted((b for b in bindings if b.until_ns), key=lambda b: b.until_ns)[:excess]
             bindings = [b for b in bindings if b not in old]
-        self._unindex(key)
-        for b in bindings:
-            if b.node:
-                self._index(b.node, key)
+        before = {b.node for b in self._of(key)}
+        after = {b.node for b in bindings}
+        stale = self._of(key)
         self._bindings[key] = bindings[0] if len(bindings) == 1 else tuple(bindings)
+        for node in after - before:
+            if node:
+                self._index(node, key)
+        self._count_stale(stale, after)
         self._loose += 1
         self._ended.pop(key, None)
         if all(b.until_ns for b in bindings):
@@ -322,8 +334,9 @@ class TagStore:
         self._changed((key,))
 
     def _forget(self, key: bytes) -> None:
-        self._unindex(key)
+        stale = self._of(key)
         self._bindings.pop(key, None)
+        self._count_stale(stale)
         self._loose += 1
         self._ended.pop(key, None)
         self._changed((key,))

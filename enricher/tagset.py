@@ -18,31 +18,37 @@ SHAPES = 4096
 
 class TagSet(msgspec.Struct, gc=False, eq=False):
     """Never changed; made by `TagSets.of`. 50,000 pods have 100,000 of them: the values lie in one text, the keys in a
-    tuple that all sets with the same keys share.
+    tuple that all sets with the same keys share, and what the pods of one workload have in common in `shared`.
     """
 
     id: int
     base: "TagSet | None"
     keys: tuple[str, ...]  # in order
     text: bytes  # the values in the keys' order, UTF-8, a NUL between
+    shared: "TagSet | None"  # further own tags, under these; it has neither base nor shared
 
     @property
     def own(self) -> tuple[str, ...]:
         """Key, value, key, value...; keys in order, no value empty."""
         found: list[str] = []
-        for pair in zip(self.keys, self._values(), strict=True):
+        for pair in sorted(self.own_tags().items()):
             found += pair
         return tuple(found)
 
     def own_tags(self) -> dict[str, str]:
         """Its own tags, without those of its base."""
-        return dict(zip(self.keys, self._values(), strict=True))
+        return self._over(self.shared._over({}) if self.shared is not None else {})
+
+    def apart_tags(self) -> dict[str, str]:
+        """Its own tags without the shared ones."""
+        return self._over({})
 
     def tags(self) -> dict[str, str]:
         """All tags, those of the bases included; what stands nearer to the thing itself wins."""
         found = self.base.tags() if self.base is not None else {}
-        found.update(zip(self.keys, self._values(), strict=True))
-        return found
+        if self.shared is not None:
+            self.shared._over(found)
+        return self._over(found)
 
     def get(self, key: str, default: str = "") -> str:
         """One tag."""
@@ -50,8 +56,14 @@ class TagSet(msgspec.Struct, gc=False, eq=False):
         while at is not None:
             if key in at.keys:
                 return at._values()[at.keys.index(key)]
+            if at.shared is not None and key in at.shared.keys:
+                return at.shared.get(key)
             at = at.base
         return default
+
+    def _over(self, tags: dict[str, str]) -> dict[str, str]:
+        tags.update(zip(self.keys, self._values(), strict=True))
+        return tags
 
     def chain(self) -> "Iterable[TagSet]":
         """This set and its bases, the deepest first."""
@@ -94,9 +106,10 @@ class TagSets:
     def __len__(self) -> int:
         return len(self._sets)
 
-    def of(self, tags: Mapping[str, str], base: TagSet | None = None) -> TagSet:
-        """The set of these tags on that base. Empty values are left out, a NUL in one becomes U+FFFD. Raises
-        ValueError if two contents have one hash (2^-64 for each pair).
+    def of(self, tags: Mapping[str, str], base: TagSet | None = None, shared: TagSet | None = None) -> TagSet:
+        """The set of these tags on that base. Empty values are left out, a NUL in one becomes U+FFFD. shared: a
+        set without a base whose tags are this one's, too; the same tags split otherwise are another set, so whoever
+        makes a thing's set always splits alike. ValueError if two contents have one hash (2^-64 for each pair).
         """
         if "" in tags.values():
             tags = {key: value for key, value in tags.items() if value}
@@ -112,12 +125,12 @@ class TagSets:
             joined = "\0".join(value.replace("\0", "\ufffd") for value in values)
         text = joined.encode("utf-8", "surrogatepass")
         content = shape.head + text
-        if base is not None:
-            content += b"\0\1" + base.id.to_bytes(8, "big")
+        if base is not None or shared is not None:
+            content += b"\0\1" + _id(base).to_bytes(8, "big") + _id(shared).to_bytes(8, "big")
         id = int.from_bytes(blake2b(content, digest_size=8).digest(), "big") or 1
         known = self._sets.get(id)
         if known is None:
-            known = self._sets[id] = TagSet(id, base, shape.keys, text)
+            known = self._sets[id] = TagSet(id, base, shape.keys, text, shared)
         elif known.text != text or known.keys != shape.keys or _id(known.base) != _id(base):
             raise ValueError(f"two tag sets have the id {id:016x}")
         return known
@@ -143,6 +156,8 @@ class TagSets:
             at: TagSet | None = top
             while at is not None and at.id not in kept:
                 kept[at.id] = at
+                if at.shared is not None:
+                    kept[at.shared.id] = at.shared
                 at = at.base
         self._sets = kept
         return before - len(kept)

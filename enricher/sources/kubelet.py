@@ -155,7 +155,7 @@ class KubeletSource:
             with self._lock:
                 self._looks = [look for look in self._looks if look > time.monotonic()]
 
-    def _decode(self, body: bytes) -> list[Pod]:
+    def _decode(self, body: memoryview) -> list[Pod]:
         try:
             return self._decoder.decode(body).items or []
         except msgspec.ValidationError:

@@ -33,11 +33,16 @@ def pod(i: int, nodes: int, generation: int = 0, phase: str = "Running") -> byte
     app, hash = f"app-{i // BEHIND}", f"{i // BEHIND:08x}"[-8:] + "f7"
     name = f"{app}-{hash}-{i % BEHIND:04x}{generation:x}"
     obj = k8s.pod(
-        name, f"10.{i >> 16 & 255}.{i >> 8 & 255}.{i & 255}", f"node-{i % nodes}", namespace=f"team-{i // BEHIND % 200}",
-        start=generation * 60, owners=[k8s.owner("ReplicaSet", f"{app}-{hash}", f"team-{i // BEHIND % 200}")],
-        labels={"pod-template-hash": hash, "app": app, "team": f"team-{i // BEHIND % 200}"}, image=f"registry.example/{app}:1.{i % 9}.0",
+        name,
+        f"10.{i >> 16 & 255}.{i >> 8 & 255}.{i & 255}",
+        f"node-{i % nodes}",
+        namespace=f"team-{i // BEHIND % 200}",
+        start=generation * 60,
+        owners=[k8s.owner("ReplicaSet", f"{app}-{hash}", f"team-{i // BEHIND % 200}")],
+        labels={"pod-template-hash": hash, "app": app, "team": f"team-{i // BEHIND % 200}"},
+        image=f"registry.example/{app}:1.{i % 9}.0",
         phase=phase,
-    )  # fmt: skip
+    )
     fields = {f"f:field-{k}": {".": {}, "f:name": {}, "f:value": {}} for k in range(40)}
     obj["metadata"]["managedFields"] = [{"manager": "kubelet", "operation": "Update", "fieldsV1": fields}]
     obj["spec"]["volumes"] = [{"name": f"v{k}", "configMap": {"name": f"c{k}", "defaultMode": 420}} for k in range(20)]
@@ -146,8 +151,6 @@ def memory_mb(field: str) -> float:
 
 def enricher(port: int, package: bool) -> None:
     """The process that is measured: tells one JSON line after the list, and after the changes."""
-    import gc
-
     if package:
         import kubernetes.client
         import kubernetes.config  # noqa: F401
@@ -155,7 +158,9 @@ def enricher(port: int, package: bool) -> None:
     from zerospan.enricher.sources.kubernetes import Kubernetes, KubernetesSource
     from zerospan.enricher.sources.kubernetes.client import Access
     from zerospan.enricher.store import TagStore
+    from zerospan.enricher.tuning import tune
 
+    tune()
     before = memory_mb("VmRSS")
     store = TagStore()
     began, wall = time.process_time(), time.monotonic()
@@ -166,10 +171,15 @@ def enricher(port: int, package: bool) -> None:
     cpu = time.process_time() - began
     stats = source.stats()
     found = {
-        "list_cpu_s": cpu, "list_wall_s": time.monotonic() - wall, "start_mb": before, "peak_mb": memory_mb("VmHWM"),
-        "rss_mb": memory_mb("VmRSS"), "entities": stats.entities, "store": store.counts(), "errors": stats.last_error,
-    }  # fmt: skip
-    gc.freeze()
+        "list_cpu_s": cpu,
+        "list_wall_s": time.monotonic() - wall,
+        "start_mb": before,
+        "peak_mb": memory_mb("VmHWM"),
+        "rss_mb": memory_mb("VmRSS"),
+        "entities": stats.entities,
+        "store": store.counts(),
+        "errors": stats.last_error,
+    }
     print(json.dumps(found), flush=True)
     total = int(sys.stdin.readline())
     began, wall = time.process_time(), time.monotonic()
@@ -185,10 +195,14 @@ def enricher(port: int, package: bool) -> None:
     began = time.process_time()
     store.sweep()
     found = {
-        "change_us": cpu / total * 1e6, "change_core_percent": cpu / wall * 100, "changes_per_s": total / wall,
-        "find_us": find_us, "sweep_ms": (time.process_time() - began) * 1e3, "peak_mb_after": memory_mb("VmHWM"),
+        "change_us": cpu / total * 1e6,
+        "change_core_percent": cpu / wall * 100,
+        "changes_per_s": total / wall,
+        "find_us": find_us,
+        "sweep_ms": (time.process_time() - began) * 1e3,
+        "peak_mb_after": memory_mb("VmHWM"),
         "errors": source.stats().last_error,
-    }  # fmt: skip
+    }
     source.stop()
     print(json.dumps(found), flush=True)
 

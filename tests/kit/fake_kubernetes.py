@@ -7,6 +7,7 @@ real one. The real one is in the e2e tests.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -81,10 +82,8 @@ class Api:
         """Every connection breaks."""
         with self.lock:
             for each in list(self.sockets):
-                try:
+                with contextlib.suppress(OSError):
                     each.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
 
     def close(self) -> None:
         self.closing = True
@@ -125,10 +124,8 @@ class _Handler(BaseHTTPRequestHandler):
     def finish(self) -> None:
         with self.api.lock:
             self.api.sockets.discard(self.connection)
-        try:
+        with contextlib.suppress(OSError):
             super().finish()
-        except OSError:
-            pass
 
     def do_GET(self) -> None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 START = 1_763_900_000  # Unix time
@@ -17,7 +17,7 @@ ALL = (NAMESPACES, NODES, REPLICASETS, JOBS, INGRESSES, SERVICES, SLICES, PODS)
 
 
 def at(seconds: float) -> str:
-    return datetime.fromtimestamp(START + int(seconds), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(START + int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def ns_at(seconds: float) -> int:
@@ -88,10 +88,17 @@ def pod(
         if ended is not None:
             stamps = {"startedAt": at(began + 10 * restarts), "finishedAt": at(ended)}
             state = {"terminated": {"containerID": id, **stamps}}
-        statuses.append({
-            "name": c, "containerID": id, "image": image, "imageID": "registry:5000/shop/cart@sha256:" + "ab" * 32,
-            "restartCount": restarts, "state": state, "lastState": last,
-        })  # fmt: skip
+        statuses.append(
+            {
+                "name": c,
+                "containerID": id,
+                "image": image,
+                "imageID": "registry:5000/shop/cart@sha256:" + "ab" * 32,
+                "restartCount": restarts,
+                "state": state,
+                "lastState": last,
+            }
+        )
     m: Object = {
         "name": name,
         "namespace": namespace,

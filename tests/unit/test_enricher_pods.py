@@ -11,9 +11,28 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from kubernetes_kit import Rig
 from kubernetes_objects import (
-    DEPLOYMENTS, INGRESSES, JOBS, NAMESPACES, NODES, PODS, REPLICASETS, SERVICES, SLICES, at, container_id, endpoints, ingress,
-    namespace, node, ns_at, owner, pod, replicaset, service, uid_of,
-)  # fmt: skip
+    DEPLOYMENTS,
+    INGRESSES,
+    JOBS,
+    NAMESPACES,
+    NODES,
+    PODS,
+    REPLICASETS,
+    SERVICES,
+    SLICES,
+    at,
+    container_id,
+    endpoints,
+    ingress,
+    namespace,
+    node,
+    ns_at,
+    owner,
+    pod,
+    replicaset,
+    service,
+    uid_of,
+)
 
 from zerospan.enricher import keys
 
@@ -28,33 +47,59 @@ def cart(name: str = "cart-5d4f-x", ip: str = "10.244.1.7", **more: Any) -> dict
 def test_a_pod_and_its_container_have_all_their_tags() -> None:
     rig = Rig()
     rig.put(NAMESPACES, namespace("kube-system"))
-    labels = {"topology.kubernetes.io/zone": "eu-1b", "topology.kubernetes.io/region": "eu-1",
-              "node.kubernetes.io/instance-type": "m6i.large"}  # fmt: skip
+    labels = {
+        "topology.kubernetes.io/zone": "eu-1b",
+        "topology.kubernetes.io/region": "eu-1",
+        "node.kubernetes.io/instance-type": "m6i.large",
+    }
     rig.put(NODES, node("n1", "172.30.0.11", labels=labels, provider="aws:///eu-1b/i-0f3a"))
     one = cart(annotations={"resource.opentelemetry.io/deployment.environment.name": "production"})
     rig.put(PODS, one)
     uid = one["metadata"]["uid"]
     node_tags = {
-        "k8s.cluster.name": "test", "k8s.cluster.uid": uid_of("/kube-system"), "k8s.node.name": "n1",
-        "k8s.node.uid": uid_of("/n1"), "cloud.provider": "aws", "cloud.availability_zone": "eu-1b", "cloud.region": "eu-1",
-        "host.id": "i-0f3a", "host.name": "n1", "host.ip": "172.30.0.11", "host.arch": "amd64", "host.type": "m6i.large",
-        "os.type": "linux", "os.description": "Debian GNU/Linux 12",
-    }  # fmt: skip
+        "k8s.cluster.name": "test",
+        "k8s.cluster.uid": uid_of("/kube-system"),
+        "k8s.node.name": "n1",
+        "k8s.node.uid": uid_of("/n1"),
+        "cloud.provider": "aws",
+        "cloud.availability_zone": "eu-1b",
+        "cloud.region": "eu-1",
+        "host.id": "i-0f3a",
+        "host.name": "n1",
+        "host.ip": "172.30.0.11",
+        "host.arch": "amd64",
+        "host.type": "m6i.large",
+        "os.type": "linux",
+        "os.description": "Debian GNU/Linux 12",
+    }
     pod_tags = node_tags | {
-        "k8s.namespace.name": "shop", "k8s.pod.name": "cart-5d4f-x", "k8s.pod.uid": uid, "k8s.pod.ip": "10.244.1.7",
-        "k8s.pod.start_time": at(0), "k8s.deployment.name": "cart", "k8s.replicaset.name": "cart-5d4f",
-        "zerospan.k8s.workload.kind": "Deployment", "zerospan.k8s.workload.name": "cart", "service.name": "cart",
-        "service.namespace": "shop", "deployment.environment.name": "production",
-    }  # fmt: skip
+        "k8s.namespace.name": "shop",
+        "k8s.pod.name": "cart-5d4f-x",
+        "k8s.pod.uid": uid,
+        "k8s.pod.ip": "10.244.1.7",
+        "k8s.pod.start_time": at(0),
+        "k8s.deployment.name": "cart",
+        "k8s.replicaset.name": "cart-5d4f",
+        "zerospan.k8s.workload.kind": "Deployment",
+        "zerospan.k8s.workload.name": "cart",
+        "service.name": "cart",
+        "service.namespace": "shop",
+        "deployment.environment.name": "production",
+    }
     assert rig.address("172.30.0.11") == rig.tags(keys.node("n1")) == node_tags
     assert rig.address("10.244.1.7") == rig.tags(keys.pod(uid)) == pod_tags
     id = container_id(f"{uid}/app/0")
     assert rig.tags(keys.container(id)) == pod_tags | {
-        "k8s.container.name": "app", "k8s.container.restart_count": "0", "container.id": id, "container.runtime": "containerd",
-        "container.image.name": "registry:5000/shop/cart", "container.image.tags": "1.4.2", "service.version": "1.4.2",
+        "k8s.container.name": "app",
+        "k8s.container.restart_count": "0",
+        "container.id": id,
+        "container.runtime": "containerd",
+        "container.image.name": "registry:5000/shop/cart",
+        "container.image.tags": "1.4.2",
+        "service.version": "1.4.2",
         "container.image.repo_digests": "registry:5000/shop/cart@sha256:" + "ab" * 32,
         "service.instance.id": "shop.cart-5d4f-x.app",
-    }  # fmt: skip
+    }
     assert set(rig.store.of_node("n1")) >= {keys.pod(uid), keys.container(id), keys.address("10.244.1.7")}
 
 
@@ -65,14 +110,21 @@ def test_a_pod_and_its_container_have_all_their_tags() -> None:
         ([owner("StatefulSet", "pg")], {}, {"service.name": "pg", "k8s.statefulset.name": "pg"}),
         ([owner("DaemonSet", "agent")], {}, {"service.name": "agent", "k8s.daemonset.name": "agent"}),
         ([owner("Rollout", "cart")], {}, {"service.name": "cart", "zerospan.k8s.workload.kind": "Rollout"}),
-        ([owner("ReplicaSet", "cart-99")], {"rollouts-pod-template-hash": "99"},
-         {"service.name": "cart", "zerospan.k8s.workload.kind": "Rollout", "k8s.replicaset.name": "cart-99"}),
-        ([owner("ReplicaSet", "solo")], {"pod-template-hash": "x"}, {"service.name": "solo", "k8s.replicaset.name": "solo"}),
+        (
+            [owner("ReplicaSet", "cart-99")],
+            {"rollouts-pod-template-hash": "99"},
+            {"service.name": "cart", "zerospan.k8s.workload.kind": "Rollout", "k8s.replicaset.name": "cart-99"},
+        ),
+        (
+            [owner("ReplicaSet", "solo")],
+            {"pod-template-hash": "x"},
+            {"service.name": "solo", "k8s.replicaset.name": "solo"},
+        ),
         ([owner("Node", "n1", "")], {}, {"service.name": "p"}),
         ([owner("StatefulSet", "pg") | {"controller": False}], {}, {"service.name": "p"}),
         ([owner("StatefulSet", "pg")], {"app.kubernetes.io/name": "postgres"}, {"service.name": "postgres"}),
     ],
-)  # fmt: skip
+)
 def test_owners(owned: list[dict[str, Any]], labels: dict[str, str], wanted: dict[str, str]) -> None:
     rig = Rig()
     rig.put(PODS, pod("p", "10.0.0.1", owners=owned, labels=labels))
@@ -183,8 +235,13 @@ def test_services_are_named_as_the_pods_behind_them() -> None:
     rig.put(SLICES, endpoints("front", one, two))
     rig.put(PODS, one, two)
     rig.put(INGRESSES, ingress("web", "front"))
-    for key in (keys.address("10.96.0.5"), keys.endpoint("10.96.0.5", 80), keys.address("203.0.113.9"),
-                keys.endpoint("172.30.0.11", 30080), keys.endpoint("172.30.0.12", 30080)):  # fmt: skip
+    for key in (
+        keys.address("10.96.0.5"),
+        keys.endpoint("10.96.0.5", 80),
+        keys.address("203.0.113.9"),
+        keys.endpoint("172.30.0.11", 30080),
+        keys.endpoint("172.30.0.12", 30080),
+    ):
         found = rig.tags(key)
         assert (found["service.name"], found["k8s.service.name"], found["zerospan.k8s.workload.name"]) == (
             "cart",
@@ -236,27 +293,40 @@ def test_a_nodes_tags_that_change_reach_its_containers() -> None:
 
 
 def test_labels_annotations_and_variables_only_by_glob() -> None:
-    picks = {"pod_labels": ["team*"], "pod_annotations": ["owner"], "container_env": ["REGION"], "namespace_labels": ["*"],
-             "node_labels": ["pool"], "workload_labels": ["tier"]}  # fmt: skip
+    picks = {
+        "pod_labels": ["team*"],
+        "pod_annotations": ["owner"],
+        "container_env": ["REGION"],
+        "namespace_labels": ["*"],
+        "node_labels": ["pool"],
+        "workload_labels": ["tier"],
+    }
     one = cart(labels={"team-a": "x", "secret": "y"} | HASH, annotations={"owner": "alice", "other": "z"})
     one["spec"]["containers"][0]["env"] = [
-        {"name": "REGION", "value": "eu1"}, {"name": "PASSWORD", "value": "s3cr3t"}, {"name": "REGION2", "value": "no"},
-    ]  # fmt: skip
+        {"name": "REGION", "value": "eu1"},
+        {"name": "PASSWORD", "value": "s3cr3t"},
+        {"name": "REGION2", "value": "no"},
+    ]
     deployment = replicaset("cart", None, "")
     deployment["metadata"]["labels"] = {"tier": "front"}
     for late in (False, True):
         rig = Rig(picks=picks)
         facts: list[tuple[str, Any]] = [
-            (NAMESPACES, namespace("shop", {"tenant": "a"})), (NODES, node("n1", "172.30.0.11", labels={"pool": "blue"})),
+            (NAMESPACES, namespace("shop", {"tenant": "a"})),
+            (NODES, node("n1", "172.30.0.11", labels={"pool": "blue"})),
             (DEPLOYMENTS, deployment),
-        ]  # fmt: skip
+        ]
         for resource, obj in [(PODS, one), *facts] if late else [*facts, (PODS, one)]:
             rig.put(resource, obj)
         found = rig.tags(keys.container(container_id(f"{one['metadata']['uid']}/app/0")))
         wanted = {
-            "k8s.pod.label.team-a": "x", "k8s.pod.annotation.owner": "alice", "zerospan.k8s.container.env.REGION": "eu1",
-            "k8s.namespace.label.tenant": "a", "k8s.node.label.pool": "blue", "k8s.deployment.label.tier": "front",
-        }  # fmt: skip
+            "k8s.pod.label.team-a": "x",
+            "k8s.pod.annotation.owner": "alice",
+            "zerospan.k8s.container.env.REGION": "eu1",
+            "k8s.namespace.label.tenant": "a",
+            "k8s.node.label.pool": "blue",
+            "k8s.deployment.label.tier": "front",
+        }
         assert {k: v for k, v in found.items() if ".label." in k or ".annotation." in k or ".env." in k} == wanted
         assert "s3cr3t" not in str(found)
     plain = Rig()

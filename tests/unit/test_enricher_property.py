@@ -15,9 +15,25 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from kubernetes_kit import ORDER, Rig
 from kubernetes_objects import (
-    INGRESSES, NAMESPACES, NODES, PODS, REPLICASETS, SERVICES, SLICES, Object, container_id, endpoints, ingress, namespace, node,
-    owner, pod, replicaset, service, uid_of,
-)  # fmt: skip
+    INGRESSES,
+    NAMESPACES,
+    NODES,
+    PODS,
+    REPLICASETS,
+    SERVICES,
+    SLICES,
+    Object,
+    container_id,
+    endpoints,
+    ingress,
+    namespace,
+    node,
+    owner,
+    pod,
+    replicaset,
+    service,
+    uid_of,
+)
 
 from zerospan.enricher import keys
 
@@ -49,10 +65,17 @@ class Life:
     def object(self) -> Object:
         rs = f"{self.app}-5d"
         return pod(
-            self.name, self.ip, self.node, uid=self.uid, start=self.start, ended=self.ended, dying=self.dying,
-            owners=[owner("ReplicaSet", rs)], labels={"pod-template-hash": "5d", "team": self.label},
+            self.name,
+            self.ip,
+            self.node,
+            uid=self.uid,
+            start=self.start,
+            ended=self.ended,
+            dying=self.dying,
+            owners=[owner("ReplicaSet", rs)],
+            labels={"pod-template-hash": "5d", "team": self.label},
             restarts=self.restarts,
-        )  # fmt: skip
+        )
 
 
 @dataclass
@@ -237,5 +260,10 @@ def test_the_worlds_are_rich_enough() -> None:
     worlds = [world(seed) for seed in range(60)]
     lives = [life for w in worlds for life in w.lives]
     again = sum(len([o for o in w.lives if o.ip == life.ip]) > 1 for w in worlds for life in w.lives)
-    at_once = sum(o.ip == life.ip and o is not life and 0 <= o.began - (life.ended or -9) <= 1 for w in worlds for life in w.lives for o in w.lives)  # fmt: skip
+    at_once = sum(
+        o.ip == life.ip and o is not life and 0 <= o.began - (life.ended or -9) <= 1
+        for w in worlds
+        for life in w.lives
+        for o in w.lives
+    )
     assert len(lives) > 500 and again > 200 and at_once > 5

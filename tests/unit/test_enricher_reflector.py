@@ -16,9 +16,23 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_kubernetes import Api
 from kubernetes_objects import (
-    ALL, DEPLOYMENTS, NAMESPACES, NODES, PODS, REPLICASETS, SERVICES, SLICES, endpoints, namespace, node, owner, pod, replicaset,
-    service, uid_of,
-)  # fmt: skip
+    ALL,
+    DEPLOYMENTS,
+    NAMESPACES,
+    NODES,
+    PODS,
+    REPLICASETS,
+    SERVICES,
+    SLICES,
+    endpoints,
+    namespace,
+    node,
+    owner,
+    pod,
+    replicaset,
+    service,
+    uid_of,
+)
 
 from zerospan.enricher import keys
 from zerospan.enricher.sources.kubelet import KubeletSource
@@ -247,11 +261,24 @@ def test_a_kubeconfig_with_an_exec_plugin(api: Api, tmp_path: Path, monkeypatch:
     )
     plugin.chmod(0o755)
     config = {
-        "apiVersion": "v1", "kind": "Config", "current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
         "clusters": [{"name": "c", "cluster": {"server": api.url}}],
-        "users": [{"name": "u", "user": {"exec": {
-            "apiVersion": "client.authentication.k8s.io/v1", "command": str(plugin), "interactiveMode": "Never"}}}],
-    }  # fmt: skip
+        "users": [
+            {
+                "name": "u",
+                "user": {
+                    "exec": {
+                        "apiVersion": "client.authentication.k8s.io/v1",
+                        "command": str(plugin),
+                        "interactiveMode": "Never",
+                    }
+                },
+            }
+        ],
+    }
     (tmp_path / "config").write_bytes(msgspec.json.encode(config))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     with running(api, access=access()) as r:

@@ -16,6 +16,7 @@ from zerospan.enricher.store import TagStore
 from zerospan.enricher.tagset import TagSet
 
 SECOND = 1_000_000_000
+SHARED = 2048
 Member = Callable[[bytes, TagSet | None, Mapping[str, str] | None], None]
 
 
@@ -43,6 +44,7 @@ class PodBook:
         self._member = member
         self._records: dict[bytes, Record] = {}
         self._generation = 0
+        self._sets: dict[int, tuple[dict[str, str], TagSet]] = {}
 
     def __len__(self) -> int:
         return len(self._records)
@@ -66,7 +68,7 @@ class PodBook:
                 if known.until_ns > facts.until_ns:
                     self._end(facts, known.tags)
                 return
-        tags = store.make(facts.tags, base)
+        tags = store.make(facts.tags, base, self._shared(facts.shared))
         since, node = facts.since_ns, facts.node
         old = record.tags if record is not None else None
         if record is None:
@@ -88,7 +90,7 @@ class PodBook:
             if until and until < store.now() - store.keep_ns:
                 continue
             begun = each.since_ns or since
-            own = store.make(each.tags, tags)
+            own = store.make(each.tags, tags, self._shared(each.shared))
             held = store.held(each.key, layer)
             if held is not None and (until and held.until_ns and held.until_ns <= until):
                 until = held.until_ns
@@ -116,7 +118,7 @@ class PodBook:
             made.keys = record.keys
         self._records[facts.key] = made
         if old is None or old.id != tags.id:
-            self._member(facts.key, old, facts.tags)
+            self._member(facts.key, old, facts.shared | facts.tags)
 
     def gone(self, key: bytes, at_ns: int = 0) -> None:
         """A pod is no more, and its last state is not to be had: at_ns, now, or the end of its grace period."""
@@ -135,15 +137,15 @@ class PodBook:
         record = self._records.get(key)
         if record is None:
             return
-        own = {name: value for name, value in record.tags.own_tags().items() if not drop(name)}
-        self._remake(key, record, self._store.make(own | dict(extra), record.tags.base))
+        own = {name: value for name, value in record.tags.apart_tags().items() if not drop(name)}
+        self._remake(key, record, self._store.make(own | dict(extra), record.tags.base, record.tags.shared))
 
     def rebase(self, node: str, base: TagSet) -> None:
         """A node's tags have changed."""
         for key in self._store.of_node(node):
             record = self._records.get(key)
             if record is not None:
-                self._remake(key, record, self._store.make(record.tags.own_tags(), base))
+                self._remake(key, record, self._store.make(record.tags.apart_tags(), base, record.tags.shared))
 
     def pods(self) -> list[bytes]:
         return list(self._records)
@@ -158,6 +160,15 @@ class PodBook:
 
     # -- inside
 
+    def _shared(self, tags: dict[str, str]) -> TagSet:
+        """Readers hand out the same dict again for the same thing: its set is found by it, at most SHARED are kept."""
+        known = self._sets.get(id(tags))
+        if known is None or known[0] is not tags:
+            if len(self._sets) >= SHARED:
+                self._sets.clear()
+            known = self._sets[id(tags)] = (tags, self._store.make(tags))
+        return known[1]
+
     def _remake(self, key: bytes, record: Record, new: TagSet) -> None:
         old = record.tags
         if new.id == old.id:
@@ -167,7 +178,7 @@ class PodBook:
             if each[:1] == CONTAINER:
                 held = store.held(each, layer)
                 if held is not None:
-                    own = store.make(held.tags.own_tags(), new)
+                    own = store.make(held.tags.apart_tags(), new, held.tags.shared)
                     store.put(each, own, layer=layer, since_ns=held.since_ns, until_ns=held.until_ns, node=record.node)
             else:
                 self._claim(each, old, new, record.since_ns, record.node)

@@ -12,8 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
+from io import BufferedReader
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -21,6 +23,8 @@ CONNECT_S = 10.0
 READ_S = 60.0
 TOKEN_S = 60.0  # a token's file is looked at this often
 MAX_BODY = 256 << 20
+WINDOW = 256 << 10  # bytes read at once
+LINE = 4096  # longest line of HTTP's own
 MAX_LINE = 16 << 20  # an object is at most 1.5 MiB in etcd, its JSON some times that
 AGENT = "zerospan-enricher"
 
@@ -32,6 +36,64 @@ class ApiError(Exception):
         super().__init__(f"HTTP {status}: {text}" if text else f"HTTP {status}")
         self.status = status
         self.retry_after = retry_after
+
+
+class _Response(HTTPResponse):
+    """With a buffer as large as what comes at once."""
+
+    chunked: bool
+    length: int | None
+    will_close: bool
+    fp: Any
+
+    def __init__(self, sock: socket.socket, *args: Any, **more: Any) -> None:
+        super().__init__(sock, *args, **more)
+        self.fp.close()
+        self.fp = sock.makefile("rb", WINDOW)
+
+
+def _chunk_size(line: bytes) -> int:
+    try:
+        size = int(line.partition(b";")[0], 16)
+    except ValueError:
+        raise IncompleteRead(line) from None
+    if size < 0:
+        raise IncompleteRead(line)
+    return size
+
+
+def _chunks(response: HTTPResponse) -> Iterator[bytes]:
+    """The bytes of a chunked body as they come, many chunks at a time. IncompleteRead if it is cut."""
+    source: BufferedReader = response.fp
+    held, left = b"", -2  # bytes that are left of a chunk; -2: its head comes next, 0: the line's end behind it
+    while True:
+        data = source.read1(WINDOW)
+        if not data:
+            raise IncompleteRead(held)
+        data = held + data if held else data
+        at, found = 0, []
+        while at < len(data):
+            if left > 0:
+                found.append(data[at : at + left])
+                at += len(found[-1])
+                left -= len(found[-1])
+                continue
+            end = data.find(b"\n", at)
+            if end < 0:
+                if len(data) - at > LINE:
+                    raise IncompleteRead(b"")
+                break
+            if left == -2:
+                left = _chunk_size(data[at:end])
+                if left == 0:
+                    yield b"".join(found)
+                    return
+            else:
+                left = -2
+            at = end + 1
+        held = data[at:]
+        if found:
+            yield b"".join(found)
 
 
 class Access:
@@ -69,6 +131,7 @@ class Access:
             made.server_name = self._server_name
         else:
             made = HTTPConnection(host, port, timeout=CONNECT_S)
+        made.response_class = _Response
         if self._proxy and self.tls:
             made.set_tunnel(self.host, self.port)
         return made
@@ -169,16 +232,35 @@ class Client:
         self._connection: HTTPConnection | None = None
         self._socket: socket.socket | None = None
         self._closed = False
+        self._body = bytearray()
         self._lock = threading.Lock()
 
-    def get(self, path: str, query: dict[str, str], accept: str = "application/json") -> bytes:
-        """The body. ApiError, OSError, HTTPException."""
+    def get(self, path: str, query: dict[str, str], accept: str = "application/json") -> memoryview:
+        """The body, until the next request. ApiError, OSError, HTTPException."""
         response = self._send(path, query, accept)
-        body = response.read(MAX_BODY)
-        if not response.isclosed():
+        size = 0
+        if response.chunked:
+            source: BufferedReader = response.fp
+            while n := _chunk_size(source.readline(LINE)):
+                size = self._read(source, n, size)
+                source.readline(LINE)
+            while source.readline(LINE) not in (b"\r\n", b"\n", b""):
+                pass  # trailers
+        elif response.length is None:
+            while data := response.read1(1 << 18):
+                self._room(size + len(data), size)[size : size + len(data)] = data
+                size += len(data)
+        else:
+            size = self._read(response.fp, response.length, 0)
+        if response.will_close:
             self.drop()
-            raise ApiError(response.status, f"a body that is cut, or of more than {MAX_BODY} bytes")
-        return body
+        else:
+            response.close()  # of the answer only: the next request may be sent
+        return memoryview(self._body)[:size]
+
+    def release(self) -> None:
+        """Lets go of the last body's memory."""
+        self._body = bytearray()
 
     def lines(
         self, path: str, query: dict[str, str], timeout_s: float, accept: str = "application/json"
@@ -192,7 +274,7 @@ class Client:
         held: list[bytes] = []
         size = 0
         try:
-            while data := response.read1(1 << 18):
+            for data in _chunks(response) if response.chunked else iter(lambda: response.read1(WINDOW), b""):
                 head, found, rest = data.rpartition(b"\n")
                 if not found:
                     held.append(data)
@@ -207,6 +289,26 @@ class Client:
                 yield lines
         finally:
             self.drop()
+
+    def _room(self, size: int, used: int) -> bytearray:
+        if size > MAX_BODY:
+            raise ApiError(200, f"a body of more than {MAX_BODY} bytes")
+        if size > len(self._body):  # another one: something may still look into the old one
+            body = bytearray(max(size, min(2 * len(self._body), MAX_BODY)))
+            body[:used] = memoryview(self._body)[:used]
+            self._body = body
+        return self._body
+
+    def _read(self, source: BufferedReader, size: int, at: int) -> int:
+        """Exactly so many bytes into the body. Returns where they end."""
+        view = memoryview(self._room(at + size, at))
+        end = at + size
+        while at < end:
+            n = source.readinto(view[at:end])
+            if not n:
+                raise IncompleteRead(b"", end - at)
+            at += n
+        return end
 
     def drop(self) -> None:
         """Closes the connection; the next request opens another."""

@@ -15,7 +15,7 @@ from zerospan.enricher.sources.kubernetes import nodes
 from zerospan.enricher.sources.kubernetes.book import PodBook
 from zerospan.enricher.sources.kubernetes.claims import NODE, Claim, Claims
 from zerospan.enricher.sources.kubernetes.config import Kubernetes
-from zerospan.enricher.sources.kubernetes.model import Metadata, Node, Pod, after
+from zerospan.enricher.sources.kubernetes.model import Metadata, Node, Pod, after, detached
 from zerospan.enricher.sources.kubernetes.owners import Owners, controller
 from zerospan.enricher.sources.kubernetes.pods import Glob, PodReader
 from zerospan.enricher.sources.kubernetes.services import Services, from_services
@@ -45,7 +45,7 @@ class Cluster:
         self._strange: dict[str, TagSet] = {}  # nodes of which only the name is known
         self._namespaces: dict[str, dict[str, str]] = {}
         self._workloads: dict[tuple[str, str, str], dict[str, str]] = {}  # kind, namespace, name: their tags
-        self._waiting: dict[str, dict[bytes, Pod]] = {}  # owner's uid
+        self._waiting: dict[str, dict[bytes, Pod]] = {}  # owner's uid: its pods
         self._waits: dict[bytes, str] = {}
         self._node_labels = Glob(config.picks.node_labels)
         self._namespace_labels = Glob(config.picks.namespace_labels)
@@ -194,7 +194,7 @@ class Cluster:
             self._book.gone(key)
             return
         facts = self._reader.read(pod, self._store.now(), gone)
-        if extra := self._extra(key, facts.tags):
+        if extra := self._extra(key, facts.shared):
             facts.tags.update(extra)
         self._book.seen(facts, self._base(facts.node), after(meta.deletion_timestamp))
         if not facts.until_ns:
@@ -214,7 +214,7 @@ class Cluster:
         if owner is None or self._owners.has(owner) or len(self._waits) >= WAITING:
             return
         if self._fed(owner.kind):
-            self._waiting.setdefault(owner.uid, {})[key] = pod
+            self._waiting.setdefault(owner.uid, {})[key] = detached(pod)
             self._waits[key] = owner.uid
 
     def _extra(self, key: bytes, tags: dict[str, str]) -> dict[str, str]:

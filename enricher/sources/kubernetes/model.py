@@ -122,6 +122,15 @@ class Pod(_Object):
     status: PodStatus = msgspec.field(default_factory=PodStatus)
 
 
+def detached(pod: Pod) -> Pod:
+    """The same pod, whose raw fields no longer look into the page that it came with."""
+    pod.status.conditions = msgspec.Raw(bytes(pod.status.conditions))
+    for containers in (pod.spec.containers, pod.spec.init_containers, pod.spec.ephemeral_containers):
+        for each in containers or ():
+            each.env = msgspec.Raw(bytes(each.env))
+    return pod
+
+
 class NodeAddress(_Object):
     type: str = ""
     address: str = ""

@@ -43,6 +43,7 @@ class ContainerFacts(msgspec.Struct, gc=False):
     since_ns: int  # 0: not known
     until_ns: int  # 0: still runs
     tags: dict[str, str]
+    shared: dict[str, str]  # tags that all containers of the image have; not to be changed
 
 
 class PodFacts(msgspec.Struct, gc=False):
@@ -57,6 +58,7 @@ class PodFacts(msgspec.Struct, gc=False):
     addresses: list[bytes]  # ADDRESS and ENDPOINT keys
     uids: list[bytes]  # further POD keys: a static pod's own
     containers: list[ContainerFacts]
+    shared: dict[str, str]  # tags that all pods of its owner have; not to be changed
 
 
 class _Common(msgspec.Struct, gc=False):
@@ -88,9 +90,7 @@ class PodReader:
         """gone: the API says that it is deleted."""
         meta, status = pod.metadata, pod.status
         common = self._common(pod)
-        tags = common.tags.copy()
-        tags["k8s.pod.name"] = meta.name
-        tags["k8s.pod.uid"] = meta.uid
+        tags = {"k8s.pod.name": meta.name, "k8s.pod.uid": meta.uid}
         since = ns(status.start_time) or ns(meta.creation_timestamp)
         if status.start_time:
             tags["k8s.pod.start_time"] = status.start_time
@@ -98,9 +98,8 @@ class PodReader:
         if gone or meta.deletion_timestamp or status.phase in FREE:
             until = self._ended(pod, now, gone)
             since = min(since, until - 1) if until else since
-        facts = PodFacts(
-            keys.pod(meta.uid), intern(pod.spec.node_name or ""), tags, since, 0, until, [], common.uids, []
-        )
+        key, node = keys.pod(meta.uid), intern(pod.spec.node_name or "")
+        facts = PodFacts(key, node, tags, since, 0, until, [], common.uids, [], common.tags)
         self._containers(pod, facts, common.version)
         self._addresses(pod, facts)
         return facts
@@ -186,8 +185,8 @@ class PodReader:
                     if since and (not start or since < start):
                         start = since
                     if id:
-                        tags = self._container(meta, each, declared, id, version)
-                        facts.containers.append(ContainerFacts(keys.container(id), since, until, tags))
+                        tags, shared = self._container(meta, each, declared, id, version)
+                        facts.containers.append(ContainerFacts(keys.container(id), since, until, tags, shared))
         if restarted or not start:  # the first container's start is no longer told
             for condition in self._told(pod):
                 if condition.type == "PodReadyToStartContainers" and condition.status == "True":
@@ -201,20 +200,22 @@ class PodReader:
 
     def _container(
         self, meta: Metadata, status: ContainerStatus, spec: Container | None, id: str, version: str
-    ) -> dict[str, str]:
+    ) -> tuple[dict[str, str], dict[str, str]]:
         runtime, _, bare = id.rpartition("://")
         image = (spec.image if spec is not None and spec.name == status.name else "") or status.image
-        found = _image_tags(image, status.image_id, self._image_version and not version).copy()
-        found["k8s.container.name"] = status.name
-        found["k8s.container.restart_count"] = str(status.restart_count)
-        found["container.id"] = bare
-        found["container.runtime"] = runtime
+        shared = _image_tags(runtime, image, status.image_id, self._image_version and not version)
         annotated = meta.annotations.get(PREFIX + "service.instance.id") if meta.annotations else None
-        found["service.instance.id"] = annotated or instance(meta.namespace or "default", meta.name, status.name)
+        found = {
+            "container.id": bare,
+            "k8s.container.name": status.name,
+            "k8s.container.restart_count": str(status.restart_count),
+            "service.instance.id": annotated or instance(meta.namespace or "default", meta.name, status.name),
+        }
         if self._env.any and spec is not None and bytes(spec.env) not in EMPTY:
-            plain = {v.name: v.value for v in self._variables.decode(spec.env) if v.value and bytes(v.value_from) in EMPTY}
+            all = self._variables.decode(spec.env)
+            plain = {v.name: v.value for v in all if v.value and bytes(v.value_from) in EMPTY}
             self._env.pick("zerospan.k8s.container.env.", plain, found)
-        return found
+        return found, shared
 
     def _addresses(self, pod: Pod, facts: PodFacts) -> None:
         spec, status = pod.spec, pod.status
@@ -295,10 +296,10 @@ def _lives(status: ContainerStatus, pod_until: int) -> list[tuple[str, int, int]
 
 
 @lru_cache(1 << 12)
-def _image_tags(image: str, image_id: str, version: bool) -> dict[str, str]:
-    """Tags of an image; to be copied. version: it tells service.version, too."""
+def _image_tags(runtime: str, image: str, image_id: str, version: bool) -> dict[str, str]:
+    """Tags of an image; not to be changed. version: it tells service.version, too."""
     name, tag, digest = split_image(image)
-    found = {"container.image.name": name, "container.image.tags": tag}
+    found = {"container.runtime": runtime, "container.image.name": name, "container.image.tags": tag}
     found["container.image.repo_digests"] = _digests(image_id, name, digest)
     if version:
         found["service.version"] = image_version(image)

@@ -23,6 +23,7 @@ PARTIAL = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1,applic
 SILENCE_S = 150.0  # bookmarks come once a minute
 WATCH_S = (300, 600)
 BACKOFF_S = (0.5, 30.0)
+GATHER_S = 0.02  # changes that come within it are taken at once: a wake-up costs more than a change
 AWAY_S = 60.0  # forbidden, or a kind that this server does not have
 
 
@@ -183,10 +184,11 @@ class Reflector:
             if not page.metadata.continue_:
                 self._version = page.metadata.resource_version
                 self.in_sync = True
+                self._client.release()
                 return
             query["continue"] = page.metadata.continue_
 
-    def _decode(self, body: bytes) -> List[Any]:
+    def _decode(self, body: memoryview) -> List[Any]:
         try:
             return self._pages.decode(body)
         except msgspec.ValidationError:
@@ -216,7 +218,7 @@ class Reflector:
                 for line in lines:
                     if line:
                         self._event(line)
-            if self._stop.is_set():
+            if self._stop.wait(GATHER_S):
                 return
 
     def _event(self, line: bytes) -> None:
