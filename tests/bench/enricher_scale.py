@@ -40,7 +40,7 @@ def pod(i: int, nodes: int, generation: int = 0, phase: str = "Running") -> byte
         start=generation * 60,
         owners=[k8s.owner("ReplicaSet", f"{app}-{hash}", f"team-{i // BEHIND % 200}")],
         labels={"pod-template-hash": hash, "app": app, "team": f"team-{i // BEHIND % 200}"},
-        image=f"registry.example/{app}:1.{i % 9}.0",
+        image=f"registry.example/{app}:1.{i // BEHIND % 9}.0",
         phase=phase,
     )
     fields = {f"f:field-{k}": {".": {}, "f:name": {}, "f:value": {}} for k in range(40)}
