@@ -5,7 +5,8 @@ the same on every machine.
 """
 
 import ipaddress
-import re
+from contextlib import suppress
+from socket import AF_INET, AF_INET6, inet_pton
 
 ADDRESS = b"a"  # 16 bytes, network order; IPv4 is v4-mapped (RFC 4291, 2.5.5.2)
 ENDPOINT = b"e"  # an address, the port (2 bytes, big-endian) and the IP protocol (1 byte): node ports, host ports
@@ -19,14 +20,17 @@ CONNECTION = (
 
 TCP, UDP = 6, 17
 _MAPPED = bytes(10) + b"\xff\xff"
-_HEX64 = re.compile(r"[0-9a-f]{64}")
-_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
+_HEX = frozenset("0123456789abcdef")
 
 
 def packed(text: str) -> bytes:
     """16 bytes of an IP address in text form (a zone is left out). ValueError if it is none."""
-    ip = ipaddress.ip_address(text.partition("%")[0])
-    return _MAPPED + ip.packed if ip.version == 4 else ip.packed
+    try:
+        return _MAPPED + inet_pton(AF_INET, text)
+    except OSError:
+        with suppress(OSError):
+            return inet_pton(AF_INET6, text.partition("%")[0])
+        raise ValueError(f"no IP address: {text!r}") from None
 
 
 def packed_v4(address: bytes) -> bytes:
@@ -54,13 +58,16 @@ def endpoint(text: str, port: int, protocol: int = TCP) -> bytes:
 def container(container_id: str) -> bytes:
     """Key of a container by its id; the runtime's prefix ("containerd://") may stand before it."""
     text = container_id.rpartition("://")[2]
-    return CONTAINER + (bytes.fromhex(text) if _HEX64.fullmatch(text) else text.encode())
+    return CONTAINER + (bytes.fromhex(text) if len(text) == 64 and _HEX.issuperset(text) else text.encode())
 
 
 def pod(uid: str) -> bytes:
     """Key of a pod by its uid; the underscores of systemd's cgroup names are dashes."""
     text = uid.replace("_", "-")
-    return POD + (bytes.fromhex(text.replace("-", "")) if _UUID.fullmatch(text) else text.encode())
+    bare = text.replace("-", "")
+    if len(text) == 36 and len(bare) == 32 and text[8::5][:4] == "----" and _HEX.issuperset(bare):
+        return POD + bytes.fromhex(bare)
+    return POD + text.encode()
 
 
 def node(name: str) -> bytes:

@@ -81,6 +81,11 @@ TAGS: Final[dict[str, Tag]] = {
     "k8s.node.label.": Tag("Kubernetes", "labels; opt-in by glob", "pool=blue"),
     "k8s.namespace.label.": Tag("Kubernetes", "labels; opt-in by glob", "tenant=a"),
     "k8s.deployment.label.": Tag("Kubernetes", "labels; opt-in by glob", "tier=front"),
+    "k8s.replicaset.label.": Tag("Kubernetes", "labels; opt-in by glob", "tier=front"),
+    "k8s.statefulset.label.": Tag("Kubernetes", "labels; opt-in by glob", "tier=front"),
+    "k8s.daemonset.label.": Tag("Kubernetes", "labels; opt-in by glob", "tier=front"),
+    "k8s.cronjob.label.": Tag("Kubernetes", "labels; opt-in by glob", "tier=front"),
+    "k8s.job.label.": Tag("Kubernetes", "labels; opt-in by glob", "tier=front"),
     "zerospan.k8s.container.env.": Tag("Kubernetes, kubelet", "plain environment; opt-in by glob", "REGION=eu1"),
     # containers
     "container.id": Tag("OS, Kubernetes, kubelet", "the runtime's id", "5d1c..."),

@@ -59,21 +59,25 @@ class TagStore:
         self._max_keys = max_keys
         self._clock = clock
         self._lock = threading.RLock()
-        self._bindings: dict[bytes, tuple[Binding, ...]] = {}
-        self._nodes: dict[str, set[bytes]] = {}
+        # most keys have one binding: it stands there without a tuple around it
+        self._bindings: dict[bytes, Binding | tuple[Binding, ...]] = {}
+        self._nodes: dict[str, list[bytes]] = {}  # some may have gone, or stand twice: see of_node
+        self._stale: dict[str, int] = {}  # how many, at most
         self._ended: dict[bytes, int] = {}  # key with no open binding -> when; in the order in which they ended
         self._ranges: dict[int, dict[bytes, TagSet]] = {}  # prefix length of the v4-mapped form -> masked address
         self._log: deque[bytes] = deque(maxlen=LOG)
         self._listeners: list[Callable[[], None]] = []
         self._depth = 0
         self._pending = False
+        self._loose = 0  # bindings that went since the last sweep of sets: their sets may be of no more use
+        self._swept = 0  # sets after it
 
     # -- sources
 
-    def make(self, tags: Mapping[str, str], base: TagSet | None = None) -> TagSet:
+    def make(self, tags: Mapping[str, str], base: TagSet | None = None, shared: TagSet | None = None) -> TagSet:
         """The interned set of these tags; see TagSets.of."""
         with self._lock:
-            return self.sets.of(tags, base)
+            return self.sets.of(tags, base, shared)
 
     def put(
         self,
@@ -90,18 +94,27 @@ class TagStore:
         """
         with self._lock:
             old = self._bindings.get(key)
-            if old is None and len(self._bindings) >= self._max_keys and not self._evict():
-                self.refused += 1
-                return False
             new = Binding(tags, since_ns, until_ns, layer, node)
+            if old is None:
+                if len(self._bindings) >= self._max_keys and not self._evict():
+                    self.refused += 1
+                    return False
+                self._bindings[key] = new
+                if node:
+                    self._index(node, key)
+                if until_ns:
+                    self._ended[key] = until_ns
+                self._changed((key,))
+                return True
             kept: list[Binding] = []
-            for b in old or ():
+            for b in (old,) if isinstance(old, Binding) else old:
+                same = b.tags.id == tags.id
                 if b.layer != layer:
                     kept.append(b)
-                elif b.since_ns == since_ns or (b.tags is tags and not b.until_ns and b.since_ns <= since_ns):
-                    if b.tags is tags and b.until_ns == until_ns and b.node == node:
+                elif b.since_ns == since_ns or (same and not b.until_ns and b.since_ns <= since_ns):
+                    if same and b.until_ns == until_ns and b.node == node:
                         return False
-                    new.since_ns = b.since_ns if b.tags is tags else since_ns
+                    new.since_ns = b.since_ns if same else since_ns
                 elif b.since_ns < since_ns:
                     if not b.until_ns or b.until_ns > since_ns:
                         b = Binding(b.tags, b.since_ns, since_ns, layer, b.node)
@@ -115,20 +128,41 @@ class TagStore:
 
     def end(self, key: bytes, *, layer: Layer, at_ns: int = 0, tags: TagSet | None = None) -> bool:
         """The layer's open binding of the key has ended, at_ns or now. tags: only if it is this one (a late word of an
-        old pod must not end what a new one has). Returns whether anything changed.
+        old pod must not end what a new one has); then an end that is known already becomes earlier if this one is.
+        Returns whether anything changed.
         """
         at_ns = at_ns or self._clock()
         with self._lock:
             changed = False
             kept = []
-            for b in self._bindings.get(key, ()):
-                if b.layer == layer and not b.until_ns and (tags is None or b.tags is tags):
-                    b = Binding(b.tags, b.since_ns, max(at_ns, b.since_ns + 1), layer, b.node)
-                    changed = True
+            for b in self._of(key):
+                if b.layer == layer and (tags is None or b.tags.id == tags.id):
+                    until = max(at_ns, b.since_ns + 1)
+                    if not b.until_ns or (tags is not None and until < b.until_ns):
+                        b = Binding(b.tags, b.since_ns, until, layer, b.node)
+                        changed = True
                 kept.append(b)
             if changed:
                 self._set(key, kept)
             return changed
+
+    def held(self, key: bytes, layer: Layer, tags: TagSet | None = None) -> Binding | None:
+        """The layer's latest binding of a key (to these tags); it may have ended. Not to be changed."""
+        with self._lock:
+            found = None
+            for b in self._of(key):
+                if b.layer == layer and (tags is None or b.tags.id == tags.id):
+                    found = b if found is None or b.since_ns > found.since_ns else found
+            return found
+
+    def now(self) -> int:
+        """The store's clock: Unix time in ns."""
+        return self._clock()
+
+    @property
+    def keep_ns(self) -> int:
+        """How long what has ended is kept."""
+        return self._keep_ns
 
     def put_range(self, network: Network, tags: TagSet | None) -> None:
         """Tags of every address of a network that lie under what is known of the address itself; None: no longer."""
@@ -164,6 +198,9 @@ class TagStore:
     def find(self, key: bytes, at_ns: int = 0) -> TagSet | None:
         """What the key was at that time (0: now); None if nothing is known."""
         at_ns = at_ns or self._clock()
+        one = self._bindings.get(key)
+        if type(one) is Binding and not (self._ranges and key[:1] == ADDRESS):  # the lock is not needed: never changed
+            return one.tags if one.since_ns <= at_ns and (not one.until_ns or at_ns < one.until_ns) else None
         with self._lock:
             for piece in self.pieces(key):
                 if piece.since_ns <= at_ns and (not piece.until_ns or at_ns < piece.until_ns):
@@ -180,7 +217,7 @@ class TagStore:
     def pieces(self, key: bytes) -> list[Piece]:
         """All that is known of a key, layers and ranges merged, in the order of time; no two overlap."""
         with self._lock:
-            bindings = self._bindings.get(key, ())
+            bindings = self._of(key)
             under = self._range(key[1:]) if key[:1] == ADDRESS else None
             if under is None:
                 if not bindings:
@@ -209,12 +246,13 @@ class TagStore:
     def of_node(self, node: str) -> list[bytes]:
         """Keys that this node's agents are told without asking."""
         with self._lock:
+            self._tidy(node)
             return list(self._nodes.get(node, ()))
 
     def node_of(self, key: bytes) -> set[str]:
         """The nodes whose agents are told of a key without asking."""
         with self._lock:
-            return {b.node for b in self._bindings.get(key, ()) if b.node}
+            return {b.node for b in self._of(key) if b.node}
 
     def since(self, revision: int) -> list[bytes] | None:
         """Keys that changed after this revision of this epoch, each once; None: too long ago, take all again."""
@@ -236,8 +274,11 @@ class TagStore:
             for key, at in list(self._ended.items()):
                 if at < before:
                     self._forget(key)
+            if self._loose * 8 < len(self.sets) and len(self.sets) * 4 < self._swept * 5:
+                return  # looking at every binding would free little
             ranges = (tags for at in self._ranges.values() for tags in at.values())
-            self.sets.sweep(itertools.chain((b.tags for all in self._bindings.values() for b in all), ranges))
+            self.sets.sweep(itertools.chain((b.tags for key in self._bindings for b in self._of(key)), ranges))
+            self._loose, self._swept = 0, len(self.sets)
 
     def keys(self) -> list[bytes]:
         """All keys, those that have ended included."""
@@ -255,28 +296,55 @@ class TagStore:
 
     # -- inside, with the lock held
 
+    def _of(self, key: bytes) -> tuple[Binding, ...]:
+        found = self._bindings.get(key, ())
+        return (found,) if isinstance(found, Binding) else found
+
+    def _index(self, node: str, key: bytes) -> None:
+        keys = self._nodes.get(node)
+        if keys is None:
+            keys = self._nodes[node] = []
+        keys.append(key)
+
+    def _count_stale(self, bindings: Iterable[Binding], but: Iterable[str] = ()) -> None:
+        for b in bindings:
+            if b.node and b.node not in but:
+                stale = self._stale[b.node] = self._stale.get(b.node, 0) + 1
+                if stale > 64 and stale * 2 > len(self._nodes.get(b.node, ())):
+                    self._tidy(b.node)
+
+    def _tidy(self, node: str) -> None:
+        if self._stale.pop(node, 0):
+            keys = [k for k in dict.fromkeys(self._nodes.get(node, ())) if any(b.node == node for b in self._of(k))]
+            self._nodes[node] = keys
+            if not keys:
+                del self._nodes[node]
+
     def _set(self, key: bytes, bindings: list[Binding]) -> None:
         bindings.sort(key=lambda b: (b.layer, b.since_ns))
         if len(bindings) > HISTORY:
             excess = len(bindings) - HISTORY
             old = sorted((b for b in bindings if b.until_ns), key=lambda b: b.until_ns)[:excess]
             bindings = [b for b in bindings if b not in old]
-        for b in self._bindings.get(key, ()):
-            if b.node:
-                self._nodes.get(b.node, set()).discard(key)
-        for b in bindings:
-            if b.node:
-                self._nodes.setdefault(b.node, set()).add(key)
-        self._bindings[key] = tuple(bindings)
+        before = {b.node for b in self._of(key)}
+        after = {b.node for b in bindings}
+        stale = self._of(key)
+        self._bindings[key] = bindings[0] if len(bindings) == 1 else tuple(bindings)
+        for node in after - before:
+            if node:
+                self._index(node, key)
+        self._count_stale(stale, after)
+        self._loose += 1
         self._ended.pop(key, None)
         if all(b.until_ns for b in bindings):
             self._ended[key] = max(b.until_ns for b in bindings)
         self._changed((key,))
 
     def _forget(self, key: bytes) -> None:
-        for b in self._bindings.pop(key, ()):
-            if b.node:
-                self._nodes.get(b.node, set()).discard(key)
+        stale = self._of(key)
+        self._bindings.pop(key, None)
+        self._count_stale(stale)
+        self._loose += 1
         self._ended.pop(key, None)
         self._changed((key,))
 

@@ -1,0 +1,365 @@
+"""The way to the API server (or a kubelet): who we are, TLS, one HTTP request at a time. Bytes in, bytes out.
+
+A kubeconfig with all that can stand in one (exec plugins, OIDC, client certificates) is read by the `kubernetes`
+package, imported only then: it costs 34 MB of memory. A pod's own service account is two files and two variables, read
+here; its token changes every hour and is read again.
+"""
+
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+CONNECT_S = 10.0
+READ_S = 60.0
+TOKEN_S = 60.0  # a token's file is looked at this often
+MAX_BODY = 256 << 20
+WINDOW = 256 << 10  # bytes read at once
+LINE = 4096  # longest line of HTTP's own
+MAX_LINE = 16 << 20  # an object is at most 1.5 MiB in etcd, its JSON some times that
+AGENT = "zerospan-enricher"
+
+
+class ApiError(Exception):
+    """An answer that is no 2xx. retry_after: seconds that the server asks for, 0: none."""
+
+    def __init__(self, status: int, text: str, retry_after: float = 0) -> None:
+        super().__init__(f"HTTP {status}: {text}" if text else f"HTTP {status}")
+        self.status = status
+        self.retry_after = retry_after
+
+
+class _Response(HTTPResponse):
+    """With a buffer as large as what comes at once."""
+
+    chunked: bool
+    length: int | None
+    will_close: bool
+    fp: Any
+
+    def __init__(self, sock: socket.socket, *args: Any, **more: Any) -> None:
+        super().__init__(sock, *args, **more)
+        self.fp.close()
+        self.fp = sock.makefile("rb", WINDOW)
+
+
+def _chunk_size(line: bytes) -> int:
+    try:
+        size = int(line.partition(b";")[0], 16)
+    except ValueError:
+        raise IncompleteRead(line) from None
+    if size < 0:
+        raise IncompleteRead(line)
+    return size
+
+
+def _chunks(response: HTTPResponse) -> Iterator[bytes]:
+    """The bytes of a chunked body as they come, many chunks at a time. IncompleteRead if it is cut."""
+    source: BufferedReader = response.fp
+    held, left = b"", -2  # bytes that are left of a chunk; -2: its head comes next, 0: the line's end behind it
+    while True:
+        data = source.read1(WINDOW)
+        if not data:
+            raise IncompleteRead(held)
+        data = held + data if held else data
+        at, found = 0, []
+        while at < len(data):
+            if left > 0:
+                found.append(data[at : at + left])
+                at += len(found[-1])
+                left -= len(found[-1])
+                continue
+            end = data.find(b"\n", at)
+            if end < 0:
+                if len(data) - at > LINE:
+                    raise IncompleteRead(b"")
+                break
+            if left == -2:
+                left = _chunk_size(data[at:end])
+                if left == 0:
+                    yield b"".join(found)
+                    return
+            else:
+                left = -2
+            at = end + 1
+        held = data[at:]
+        if found:
+            yield b"".join(found)
+
+
+class Access:
+    """Where a server is and how to speak to it. headers: asked for every request; renew: after a 401."""
+
+    def __init__(
+        self,
+        url: str,
+        context: ssl.SSLContext | None = None,
+        headers: Callable[[], dict[str, str]] = dict,
+        renew: Callable[[], None] = lambda: None,
+        server_name: str = "",
+        proxy: str = "",
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"no http or https address: {url!r}")
+        self.url = url
+        self.tls = parts.scheme == "https"
+        self.host = parts.hostname
+        self.port = parts.port or (443 if self.tls else 80)
+        self.path = parts.path.rstrip("/")
+        self.headers = headers
+        self.renew = renew
+        self._context = (context or ssl.create_default_context()) if self.tls else None
+        self._server_name = server_name
+        self._proxy = urlsplit(proxy) if proxy else None
+
+    def connect(self) -> HTTPConnection:
+        """A connection that is not open yet."""
+        host, port = (self._proxy.hostname or "", self._proxy.port or 3128) if self._proxy else (self.host, self.port)
+        made: HTTPConnection
+        if self._context is not None:
+            made = _Tls(host, port, timeout=CONNECT_S, context=self._context)
+            made.server_name = self._server_name
+        else:
+            made = HTTPConnection(host, port, timeout=CONNECT_S)
+        made.response_class = _Response
+        if self._proxy and self.tls:
+            made.set_tunnel(self.host, self.port)
+        return made
+
+
+class _Tls(HTTPSConnection):
+    """server_name: what the certificate is to name, where it is not the host."""
+
+    server_name = ""
+
+    def connect(self) -> None:
+        HTTPConnection.connect(self)
+        name = self.server_name or str(getattr(self, "_tunnel_host", None) or self.host)
+        context: ssl.SSLContext = self._context  # type: ignore[attr-defined]
+        self.sock = context.wrap_socket(self.sock, server_hostname=name)
+
+
+class TokenFile:
+    """A bearer token in a file that is replaced from time to time. Thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read_at = float("-inf")
+        self._token = ""
+
+    def headers(self) -> dict[str, str]:
+        if time.monotonic() - self._read_at > TOKEN_S:
+            with suppress(OSError):
+                self._token = self._path.read_text().strip()
+                self._read_at = time.monotonic()
+        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+
+    def renew(self) -> None:
+        self._read_at = float("-inf")
+
+
+def access(kubeconfig: str = "", context: str = "", account: Path = ACCOUNT) -> Access:
+    """By a kubeconfig (the argument, else KUBECONFIG), else by the service account of the own pod, else by
+    ~/.kube/config. ValueError or OSError where none is usable.
+    """
+    path = kubeconfig or os.environ.get("KUBECONFIG", "")
+    host = os.environ.get("KUBERNETES_SERVICE_HOST", "")
+    if not path and host and (account / "token").exists():
+        port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+        token = TokenFile(account / "token")
+        trust = ssl.create_default_context(cafile=str(account / "ca.crt"))
+        name = f"[{host}]" if ":" in host else host
+        return Access(f"https://{name}:{port}", trust, token.headers, token.renew)
+    return _by_kubeconfig(path, context)
+
+
+def _by_kubeconfig(path: str, context: str) -> Access:
+    from kubernetes import config
+    from kubernetes.client import Configuration
+    from kubernetes.config import ConfigException
+
+    lock = threading.Lock()
+
+    def load() -> Configuration:
+        made = Configuration()
+        try:
+            config.load_kube_config(path or None, context or None, made, persist_config=False)  # type: ignore[no-untyped-call]
+        except ConfigException as e:
+            raise ValueError(f"kubeconfig {path or '~/.kube/config'}: {e}") from e
+        return made
+
+    state = [load()]
+
+    def headers() -> dict[str, str]:
+        with lock:  # an exec plugin may have to be run again: the package sees to that here
+            c = state[0]
+            value = c.get_api_key_with_prefix("authorization") or c.get_api_key_with_prefix("BearerToken")
+            if not value and c.username:
+                value = c.get_basic_auth_token()
+            return {"Authorization": value} if value else {}
+
+    def renew() -> None:
+        with lock, suppress(ValueError, OSError):
+            state[0] = load()
+
+    c = state[0]
+    trust = None
+    if c.host.startswith("https"):
+        trust = ssl.create_default_context(cafile=c.ssl_ca_cert or None)
+        if not c.verify_ssl:
+            trust.check_hostname = False
+            trust.verify_mode = ssl.CERT_NONE
+        if c.cert_file:
+            trust.load_cert_chain(c.cert_file, c.key_file or None)
+    return Access(c.host, trust, headers, renew, c.tls_server_name or "", c.proxy or "")
+
+
+class Client:
+    """One connection, for one thread; `close` from any thread ends what is going on."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._connection: HTTPConnection | None = None
+        self._socket: socket.socket | None = None
+        self._closed = False
+        self._body = bytearray()
+        self._lock = threading.Lock()
+
+    def get(self, path: str, query: dict[str, str], accept: str = "application/json") -> memoryview:
+        """The body, until the next request. ApiError, OSError, HTTPException."""
+        response = self._send(path, query, accept)
+        size = 0
+        if response.chunked:
+            source: BufferedReader = response.fp
+            while n := _chunk_size(source.readline(LINE)):
+                size = self._read(source, n, size)
+                source.readline(LINE)
+            while source.readline(LINE) not in (b"\r\n", b"\n", b""):
+                pass  # trailers
+        elif response.length is None:
+            while data := response.read1(1 << 18):
+                self._room(size + len(data), size)[size : size + len(data)] = data
+                size += len(data)
+        else:
+            size = self._read(response.fp, response.length, 0)
+        if response.will_close:
+            self.drop()
+        else:
+            response.close()  # of the answer only: the next request may be sent
+        return memoryview(self._body)[:size]
+
+    def release(self) -> None:
+        """Lets go of the last body's memory."""
+        self._body = bytearray()
+
+    def lines(
+        self, path: str, query: dict[str, str], timeout_s: float, accept: str = "application/json"
+    ) -> Iterator[list[bytes]]:
+        """Lines of an answer that goes on, as many at a time as have come. Ends with the answer; TimeoutError after
+        so long a silence. Errors as with `get`.
+        """
+        response = self._send(path, query, accept)
+        if self._socket is not None:
+            self._socket.settimeout(timeout_s)
+        held: list[bytes] = []
+        size = 0
+        try:
+            for data in _chunks(response) if response.chunked else iter(lambda: response.read1(WINDOW), b""):
+                head, found, rest = data.rpartition(b"\n")
+                if not found:
+                    held.append(data)
+                    size += len(data)
+                    if size > MAX_LINE:
+                        raise ApiError(response.status, f"a line of more than {MAX_LINE} bytes")
+                    continue
+                held.append(head)
+                lines = b"".join(held).split(b"\n")
+                held = [rest] if rest else []
+                size = len(rest)
+                yield lines
+        finally:
+            self.drop()
+
+    def _room(self, size: int, used: int) -> bytearray:
+        if size > MAX_BODY:
+            raise ApiError(200, f"a body of more than {MAX_BODY} bytes")
+        if size > len(self._body):  # another one: something may still look into the old one
+            body = bytearray(max(size, min(2 * len(self._body), MAX_BODY)))
+            body[:used] = memoryview(self._body)[:used]
+            self._body = body
+        return self._body
+
+    def _read(self, source: BufferedReader, size: int, at: int) -> int:
+        """Exactly so many bytes into the body. Returns where they end."""
+        view = memoryview(self._room(at + size, at))
+        end = at + size
+        while at < end:
+            n = source.readinto(view[at:end])
+            if not n:
+                raise IncompleteRead(b"", end - at)
+            at += n
+        return end
+
+    def drop(self) -> None:
+        """Closes the connection; the next request opens another."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = self._socket = None
+
+    def close(self) -> None:
+        """For good. A thread that reads meets the end."""
+        with self._lock:
+            self._closed = True
+            if self._socket is not None:
+                with suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _send(self, path: str, query: dict[str, str], accept: str) -> HTTPResponse:
+        target = self._access.path + path + ("?" + urlencode(query) if query else "")
+        headers = {"Accept": accept, "User-Agent": AGENT, **self._access.headers()}
+        fresh = self._connection is None
+        try:
+            response = self._request(target, headers)
+        except (OSError, HTTPException):
+            self.drop()
+            if fresh or self._closed:
+                raise
+            response = self._request(target, headers)  # the server had closed what was kept open
+        if response.status >= 300:
+            body = response.read(4096)
+            wait = response.headers.get("Retry-After") or ""
+            self.drop()
+            if response.status == 401:
+                self._access.renew()
+            text = " ".join(body.decode("utf-8", "replace").split())[:300]
+            raise ApiError(response.status, text, float(wait) if wait.isdigit() else 0)
+        return response
+
+    def _request(self, target: str, headers: dict[str, str]) -> HTTPResponse:
+        connection = self._connection
+        if connection is None:
+            connection = self._access.connect()
+            connection.connect()
+            sock: socket.socket = connection.sock
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.settimeout(READ_S)
+            with self._lock:
+                if self._closed:
+                    connection.close()
+                    raise OSError("closed")
+                self._connection, self._socket = connection, sock
+        elif self._socket is not None:
+            self._socket.settimeout(READ_S)
+        connection.request("GET", target, headers=headers)
+        return connection.getresponse()
