@@ -1,0 +1,9 @@
+"""What the enricher tells, on the agent's side: whose an address is, what a container, a pod, this node is.
+
+    TagClient (enricher/client.py) -> follow.Follower -> mirror.Mirror   bindings and sets, bounded
+                                           |      \\-> Describer.tags     own processes: described again when tags change
+                                           \\-> table.PeerTable           addresses, for the drain thread without the GIL
+
+The pipeline makes a Follower if `enricher.address` is set; nothing here is imported otherwise but `table`, whose tables
+are then empty, and `stamp`, which says how tags look in what is exported.
+"""
