@@ -163,6 +163,14 @@ class Service(Section, frozen=True):
         tuple[ServiceRule, ...],
         Meta(description="First match wins; without one the name comes from the process itself."),
     ] = ()
+    order: Annotated[
+        tuple[Literal["env", "kubernetes", "systemd", "container", "executable"], ...],
+        Meta(
+            description="Who names a service, the first that can: `env` (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES),"
+            " `kubernetes` (the enricher's tags), `systemd` (unit), `container` (name outside Kubernetes),"
+            " `executable` (with its script, module or jar)."
+        ),
+    ] = ("env", "kubernetes", "systemd", "container", "executable")
 
 
 class Metrics(Section, frozen=True):

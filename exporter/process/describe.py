@@ -11,10 +11,12 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from zerospan import __version__
 from zerospan.exporter.config.model import Config, ServiceRule
-from zerospan.exporter.process import java, labels, names, procfs, profiles, python, runtime
+from zerospan.exporter.process import cgroup, java, labels, names, procfs, profiles, python, runtime, units, versions
+from zerospan.exporter.process.containers import Containers
 from zerospan.exporter.process.environ import Stated, stated
 from zerospan.exporter.process.info import ProcessInfo
 from zerospan.exporter.process.program import Program, program
@@ -30,18 +32,40 @@ ENVIRONMENT = ("deployment.environment.name", "deployment.environment")  # new a
 Matcher = Callable[[str], object]
 
 
+class _Seen(NamedTuple):
+    """What /proc says of a process."""
+
+    stat: procfs.Stat
+    argv: tuple[str, ...]
+    program: Program
+    runs: Program  # whose name counts: the parent's, for its workers
+    language: str
+    told: Stated
+    place: cgroup.Place
+
+
 class Describer:
     """config: service.rules, resource.attributes, loki.labels. hidden: processes whose spans are not
     exported; the caller may change it. host: host.name, else resource.attributes' or the system's. proc:
-    another /proc, for tests.
+    another /proc. containers: whose files name containers, else those of the host that process 1 sees.
     """
 
-    def __init__(self, config: Config, *, hidden: set[int], host: str | None = None, proc: str = "/proc") -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        hidden: set[int],
+        host: str | None = None,
+        proc: str = "/proc",
+        containers: Containers | None = None,
+    ) -> None:
         self.described = 0  # processes described, those that had gone included
         self.gone = 0  # of these: had ended before they could be described
         self.failed = 0  # of these: a fault of ours; described by their command name
         self._proc = proc
         self._hidden = hidden
+        self._order = config.service.order
+        self._containers = containers or Containers(f"{proc}/1/root")
         self._rules = [_rule(rule) for rule in config.service.rules]
         self._stream_labels = dict(config.loki.labels) if config.loki is not None else {}
         self._users = procfs.users(proc)
@@ -100,45 +124,64 @@ class Describer:
         self._lives[tgid] = now.life
         return True
 
-    def _describe(self, tgid: int, comm: str) -> ProcessInfo:
+    def attributes(self, tgid: int) -> dict[str, Value] | None:
+        """The resource of a process alone, for who does not export it; None if there is no such process."""
+        seen = self._see(tgid, "")
+        return None if seen is None else self._facts(tgid, "", seen)[0]
+
+    def _see(self, tgid: int, comm: str) -> _Seen | None:
         folder = f"{self._proc}/{tgid}"
         stat = procfs.stat(folder)
         if stat is None or stat.state in ("Z", "X"):
-            self.gone += 1
-            return self._by_comm(tgid, comm)
+            return None
         argv = procfs.command_line(folder)
         p = program(procfs.link(f"{folder}/exe"), argv, procfs.link(f"{folder}/cwd"), comm)
         told = stated(procfs.read(f"{folder}/environ", procfs.ENVIRON_MAX))
-        self._remember(tgid, stat.life)
         runs = self._parent(p, stat)
         language = runtime.language_of(p, f"{folder}/exe")
-        service = self._given(p, argv) or told.service or names.name_of(runs)
-        attributes = self._attributes(tgid, service, told)
+        return _Seen(stat, argv, p, runs, language, told, cgroup.of_process(folder))
+
+    def _facts(self, tgid: int, comm: str, seen: _Seen) -> tuple[dict[str, Value], str]:
+        """Attributes and service.name."""
+        p, stat, language = seen.program, seen.stat, seen.language
+        service = self._given(p, seen.argv) or self._name(seen)
+        attributes = self._attributes(tgid, service, seen.told)
         version = attributes.get("service.version")
-        if not version and runs.family == "java":
-            version = clean(java.jar(runs)[1])
-        container = procfs.container_id(folder)
+        if not version and seen.runs.family == "java":
+            version = clean(java.jar(seen.runs)[1])
         facts: dict[str, Value | None] = {
             "service.version": version or None,
             "process.pid": tgid,
             "process.executable.name": clean(base(p.exe)) or clean(comm),
             "process.executable.path": clean(p.exe, 1024),
-            "process.command": _command(p, argv),
-            "process.owner": self._owner(stat.uid, container),
+            "process.command": _command(p, seen.argv),
+            "process.owner": self._owner(stat.uid, seen.place.container),
             "process.creation.time": self._created(stat.life),
             "process.runtime.name": runtime.runtime_of(p, language),
+            "process.runtime.version": versions.version_of(p, language, f"{self._proc}/{tgid}"),
             "telemetry.sdk.language": language,
+            "zerospan.systemd.unit": clean(seen.place.unit),
         }
         attributes |= {key: value for key, value in facts.items() if value}
-        if container:
-            attributes.setdefault("container.id", container)
+        if seen.place.container:
+            attributes.setdefault("container.id", seen.place.container)
+        return attributes, service
+
+    def _describe(self, tgid: int, comm: str) -> ProcessInfo:
+        seen = self._see(tgid, comm)
+        if seen is None:
+            self.gone += 1
+            return self._by_comm(tgid, comm)
+        self._remember(tgid, seen.stat.life)
+        attributes, service = self._facts(tgid, comm, seen)
+        p = seen.program
         return self._info(
             tgid,
             attributes,
             nginx=profiles.is_nginx(base(p.exe)),
-            loop=profiles.is_loop(runs, language),
+            loop=profiles.is_loop(seen.runs, seen.language),
             order=profiles.order_of(base(p.exe)),
-            shared=f"process:{tgid}:{stat.life.start_ticks}:{p.exe}:{service}",
+            shared=f"process:{tgid}:{seen.stat.life.start_ticks}:{p.exe}:{service}",
         )
 
     def _by_comm(self, tgid: int, comm: str) -> ProcessInfo:
@@ -202,6 +245,25 @@ class Describer:
             attributes.setdefault(new, attributes.get(old, ""))
             attributes.setdefault(old, attributes[new])
         return {key: value for key, value in attributes.items() if value != ""}
+
+    def _name(self, seen: _Seen) -> str:
+        """service.name by the first word of `service.order` that tells one."""
+        place = seen.place
+        program_name = names.name_of(seen.runs)
+        for word in self._order:
+            found = ""
+            if word == "env":
+                found = seen.told.service
+            elif word == "systemd" and not place.container:
+                found = units.name_of_unit(place.unit)
+            elif word == "container" and place.container and not place.pod:
+                details = self._containers.find(place.container)
+                found = details.service_name() if details is not None else ""
+            elif word == "executable" and not program_name.startswith(names.UNKNOWN):
+                found = program_name
+            if found:
+                return found
+        return program_name
 
     def _given(self, p: Program, argv: tuple[str, ...]) -> str:
         """The name of the first rule that matches, else ""."""

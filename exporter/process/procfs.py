@@ -16,7 +16,6 @@ ENVIRON_MAX = 128 << 10  # Kubernetes sets variables for each service
 ARGS_MAX = 1024
 LINK_MAX = 1024  # characters
 DELETED = " (deleted)"
-CONTAINER = re.compile(rb"(?<![0-9a-f])(conmon-)?([0-9a-f]{64})(?![0-9a-f])")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -79,17 +78,6 @@ def command_line(folder: str) -> tuple[str, ...]:
     if len(args) > 1 and (len(raw) == CMDLINE_MAX or len(args) > ARGS_MAX):
         args.pop()  # cut: half a path is another path
     return tuple(map(decode, args)) if raw else ()
-
-
-def container_id(folder: str) -> str:
-    """64 hex digits from the control group (docker, containerd, CRI-O, podman; v1 and v2), the innermost;
-    else "".
-    """
-    for line in read(f"{folder}/cgroup", 8192).split(b"\n"):
-        found = [match[2] for match in CONTAINER.finditer(line) if not match[1]]
-        if found:
-            return decode(found[-1])
-    return ""
 
 
 def users(root: str) -> dict[int, str]:

@@ -1,6 +1,6 @@
 """Language and runtime of a process, where they can be known from outside. Called by describe.py.
 
-Values: semantic conventions, telemetry.sdk.language and process.runtime.name. Versions are not guessed.
+Values: semantic conventions, telemetry.sdk.language and process.runtime.name. Versions: versions.py.
 """
 
 import os

@@ -76,6 +76,7 @@ def test_the_resource_has_the_attributes_of_the_conventions(proc: Proc) -> None:
         "process.executable.path": java,
         "process.command": "java",
         "process.runtime.name": "OpenJDK Runtime Environment",
+        "process.runtime.version": "17",
         "telemetry.sdk.name": "zerospan",
         "telemetry.sdk.language": "java",
         "telemetry.sdk.version": __version__,

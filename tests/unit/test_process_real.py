@@ -180,3 +180,33 @@ def test_every_process_of_this_machine_can_be_described(
     with capsys.disabled():
         median, most = (1e6 * took[at] for at in (len(took) // 2, -1))
         print(f"\n{len(pids)} processes: median {median:.0f} us, most {most:.0f} us")
+
+
+def test_a_process_in_a_unit_is_called_by_the_unit(start: Start, describer: Describer) -> None:
+    """A control group as systemd makes them, and a real process in it."""
+    mount = next(
+        (m for m in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup") if Path(m, "cgroup.controllers").exists()), ""
+    )
+    top = Path(mount, f"osx-unit-{os.getpid()}")
+    unit = top / "system.slice" / "till.service"
+    try:
+        unit.mkdir(parents=True)
+    except OSError as e:
+        pytest.skip(f"no control groups can be made here: {e}")
+    try:
+        child = subprocess.Popen(["sleep", "60"])
+        (unit / "cgroup.procs").write_text(str(child.pid))
+        info = describer(child.pid, "sleep")
+        assert info.service == "till"
+        assert decoded(info.resource)["zerospan.systemd.unit"] == "till.service"
+    finally:
+        child.kill()
+        child.wait()
+        deadline = time.monotonic() + 5
+        for folder in (unit, unit.parent, top):
+            while True:
+                try:
+                    folder.rmdir()
+                    break
+                except OSError:
+                    assert time.monotonic() < deadline
