@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 SERVICE = "zerospan.enricher.v1.TagService"
 WATCH, RESOLVE = f"/{SERVICE}/Watch", f"/{SERVICE}/Resolve"
 BACKOFF_S = (0.2, 15.0)  # first and longest wait between two attempts, each times 0.5 to 1
-KEYS_A_MESSAGE = 4096
+ASK_BYTES = 2 << 20  # of keys in one request
 MAX_MESSAGE_BYTES = 16 << 20
 KEEPALIVE_MS = 20_000
 SILENCE_S = 90.0  # three heartbeats: this stream is dead, whatever TCP says
@@ -172,17 +172,15 @@ class TagClient:
         again. They are asked for again after a reconnect.
         """
         with self._lock:
-            new = [key for key in keys if key not in self._wanted]
+            new = [key for key in dict.fromkeys(keys) if key not in self._wanted]
             self._wanted.update(dict.fromkeys(new))
             if new and self._stream is not None:
                 self._stream.ask(new, ())
 
     def drop(self, keys: Iterable[bytes]) -> None:
-        """These keys are of no more interest; an update of one may be on its way still. Keys of the node itself are told
-        further.
-        """
+        """These keys are of no more interest; an update of one may be on its way. Keys of the node are told further."""
         with self._lock:
-            gone = [key for key in keys if key in self._wanted]
+            gone = [key for key in dict.fromkeys(keys) if key in self._wanted]
             for key in gone:
                 del self._wanted[key]
             if gone and self._stream is not None:
@@ -316,7 +314,7 @@ class _Stream:
         self.call: Any = None
         self._opening = opening
         self._changed = threading.Condition()
-        self._want: dict[bytes, bool] = dict.fromkeys(wanted, True)  # True: want, False: drop; the last word counts
+        self._want: dict[bytes, bool] = dict.fromkeys(wanted, True)  # or drop; the last word counts
         self._closed = False
 
     def ask(self, want: Iterable[bytes], drop: Iterable[bytes]) -> None:
@@ -341,8 +339,11 @@ class _Stream:
                     self._changed.wait()
                 if self._closed:
                     return
-                for key in list(itertools.islice(self._want, KEYS_A_MESSAGE)):
-                    (request.want if self._want.pop(key) else request.drop).append(key)
+                room = ASK_BYTES
+                while self._want and room > 0:
+                    key, wanted = self._want.popitem()
+                    (request.want if wanted else request.drop).append(key)
+                    room -= len(key) + 4
             yield request
             request = pb.WatchRequest()
 

@@ -52,6 +52,7 @@ class TagStore:
         self.sets = TagSets()
         self.epoch = clock()
         self.revision = 0  # one more for each changed key
+        self.range_revision = 0  # one more for each changed range
         self.refused = 0  # keys that found no room
         self.evicted = 0  # ended keys that left before keep_s
         self._keep_ns = int(keep_s * 1e9)
@@ -140,6 +141,7 @@ class TagStore:
             elif bits in self._ranges:
                 self._ranges[bits].pop(masked, None)
             self._ranges = {b: r for b, r in sorted(self._ranges.items(), reverse=True) if r}
+            self.range_revision += 1
             self._changed([key for key in self._bindings if key[:1] == ADDRESS])
 
     @contextmanager
