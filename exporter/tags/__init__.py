@@ -4,6 +4,6 @@
                                            |      \\-> Describer.tags     own processes: described again when tags change
                                            \\-> table.PeerTable           addresses, for the drain thread without the GIL
 
-The pipeline makes a Follower if `enricher.address` is set; nothing here is imported otherwise but `table`, whose tables
-are then empty, and `stamp`, which says how tags look in what is exported.
+The pipeline makes a Follower if `enricher.address` is set; nothing here is used otherwise but `table`, whose tables
+are then empty, and what follows from the configuration.
 """

@@ -30,7 +30,9 @@ class Follower:
     Raises ConfigError without grpcio, or if a file of the configuration cannot be read.
     """
 
-    def __init__(self, config: Enricher, node: str, table: PeerTable, *, client: Callable[..., Any] | None = None) -> None:
+    def __init__(
+        self, config: Enricher, node: str, table: PeerTable, *, client: Callable[..., Any] | None = None
+    ) -> None:
         self.node = node
         self.table = table
         self._limit = config.cache_bytes
@@ -195,7 +197,9 @@ def _client(config: Enricher, node: str, on_update: Callable[[Any], None]) -> An
         from zerospan.enricher.client import Security, TagClient
     except ImportError as e:
         raise ConfigError(
-            [f"enricher.address: the client of the enricher needs grpcio and protobuf ({e}); install `zerospan[grpc]`, or set it to `off`"]
+            [
+                f"enricher.address: the client of the enricher needs grpcio and protobuf ({e}); install `zerospan[grpc]`, or set it to `off`"
+            ]
         ) from e
     tls = config.tls
     security = Security(

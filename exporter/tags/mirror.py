@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from zerospan.exporter.process.stamp import stamp
+from zerospan.exporter.tags.names import PEER_TAGS
 from zerospan.exporter.tags.peer import PeerTags
-from zerospan.exporter.tags.stamp import PEER_TAGS, stamp
 
 SET_COST = 400  # bytes of a set beside its text, on 64 bits
 TAG_COST = 66  # of a tag: its value's str object and two pointers; keys are shared

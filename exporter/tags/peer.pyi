@@ -1,4 +1,4 @@
-from zerospan.exporter.tags.stamp import Stamp
+from zerospan.exporter.process.stamp import Stamp
 
 class PeerTags:
     """Owns what the drain thread reads of a Stamp."""

@@ -7,11 +7,13 @@ from the enricher, which has them from elsewhere (labels, annotations, files): t
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 import msgspec
 
 from zerospan.exporter.process.resource import encode_attribute
 from zerospan.exporter.process.text import clean
+from zerospan.exporter.tags.names import PEER_TAGS
 
 PREFIX = "zerospan.peer."
 SERVICE = "k8s.service.name"
@@ -22,25 +24,6 @@ VALUE_MAX = 255  # characters
 PEER_MAX = 4096  # bytes of zerospan.peer.* of one span
 META_MAX = 64  # members of a line's structured metadata that say whose it is
 META_BYTES = 8192
-# Least first: what is left out where there are more bytes than PEER_MAX.
-PEER_TAGS = (
-    "k8s.namespace.name",
-    "k8s.pod.name",
-    "k8s.node.name",
-    "k8s.container.name",
-    "k8s.deployment.name",
-    "k8s.statefulset.name",
-    "k8s.daemonset.name",
-    "k8s.job.name",
-    "k8s.cronjob.name",
-    "zerospan.k8s.workload.kind",
-    "zerospan.k8s.workload.name",
-    "k8s.service.name",
-    "cloud.availability_zone",
-    "cloud.region",
-    "zerospan.range.name",
-    "host.name",
-)
 SPAN, LOG = 0x4A, 0x32  # tags of Span.attributes and LogRecord.attributes
 NOT_A_NAME = re.compile("[^A-Za-z0-9_]")
 
@@ -94,18 +77,27 @@ def stamp(tags: Mapping[str, object], names: Iterable[str] = PEER_TAGS) -> Stamp
 
 def metadata(attributes: Mapping[str, object], without: Iterable[str] = ()) -> bytes:
     """What a Loki line says of its own process: members of structured metadata, `,"key":"value"`; bounded."""
-    left_out = frozenset(without)
+    taken = {loki_name(name) for name in without} | _of_spans()  # a member must not stand twice
     out, size = [], 0
     for name, value in attributes.items():
         text = clean(str(value), VALUE_MAX)
-        if not text or name in left_out:
+        if not text or loki_name(name) in taken:
             continue
+        taken.add(loki_name(name))
         member = _member(name, text)
         size += len(member)
         if size > META_BYTES or len(out) == META_MAX:
             break
         out.append(member)
     return b"".join(out)
+
+
+@cache
+def _of_spans() -> frozenset[str]:
+    from zerospan.exporter.encode.attributes import names  # compiled code, which needs this package
+
+    own = ("trace_id", "span_id", "level", "duration_ns", "span_kind")
+    return frozenset((*own, *(loki_name(name) for name in names())))
 
 
 def loki_name(name: str) -> str:
