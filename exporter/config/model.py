@@ -317,7 +317,7 @@ class Enricher(Section, frozen=True):
         Meta(
             ge=1 << 20,
             le=1 << 34,
-            description="Memory for what the enricher has told; the addresses that were not used for longest leave first.",
+            description="Memory for what the enricher has told; addresses that were not used for longest leave first.",
         ),
     ] = 32 * MIB
     unused_s: Annotated[

@@ -10,12 +10,14 @@ Nothing here waits or does input and output: bytes go out and come in by two que
 exporter/link/exchange.py carries. No time of another host is compared with one of this.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from zerospan.exporter.assemble.processes cimport Proc, Processes
 from zerospan.exporter.encode.buf cimport Buf
 from zerospan.exporter.link.requests cimport Request, Requests
+from zerospan.exporter.assemble.span cimport EndAddress
 from zerospan.exporter.link.shared_codec cimport Note, Points
+from zerospan.exporter.tags.table cimport PeerTable
 
 cdef enum:
     WHEEL = 512              # places of the timing wheel
@@ -40,6 +42,8 @@ cdef struct End:
     uint8_t pad[2]
     Points *own
     Points *theirs
+    EndAddress here          # of the end that is here
+    EndAddress there         # of the other end, as its agent has it; family 0: not told
 
 cdef struct Place:           # of the timing wheel: keys, each of which may be due by now
     uint64_t *keys
@@ -49,6 +53,7 @@ cdef struct Place:           # of the timing wheel: keys, each of which may be d
 cdef class Shared:
     cdef Requests requests
     cdef Processes processes
+    cdef PeerTable peers         # without an enricher no addresses are told
     cdef End *slots
     cdef uint64_t mask
     cdef readonly uint64_t n
@@ -89,11 +94,13 @@ cdef class Shared:
 
     # A request was seen at one end (client: sent here). exact: its key is the same at the other end.
     cdef void seen(self, uint64_t key, bint client, uint32_t proc, uint8_t family, const uint8_t *local,
-                   const uint8_t *remote, bint datagram, bint exact) noexcept nogil
+                   uint16_t local_port, const uint8_t *remote, bint datagram, bint exact) noexcept nogil
     # Its span leaves: what was learned of this end since is told. Returns the service at the other end (a Proc with nothing
     # but a name, which may be empty) if an agent elsewhere has said that it sees that end; else NULL, counted as missing
     # where it is the server's end that is here.
     cdef const Proc *other_end(self, uint64_t key, bint client) noexcept nogil
+    # The other end's own address, if its agent has told it; else NULL. Lasts until the next call.
+    cdef const EndAddress *where(self, uint64_t key) noexcept nogil
     # The server's end is here, and an agent elsewhere has said that it sees the client's.
     cdef bint caller_found(self, uint64_t key) noexcept nogil
     # How long the request took at a point of the server's host; published with that end. The longest of each kind is kept.

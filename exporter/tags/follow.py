@@ -1,7 +1,7 @@
-"""Follows the enricher: what it tells goes into the mirror and to the drain thread, what the drain thread misses is asked for.
+"""Follows the enricher: what it tells goes into the mirror and to the drain thread, and what that misses is asked for.
 
-A thread of its own beside the client's: it asks, lets go what nobody uses, keeps to the bound of memory. The drain thread never
-waits for it: queues go both ways. Made by the pipeline.
+A thread of its own beside the client's: it asks, lets go what nobody uses, keeps to the bound of memory. The drain
+thread never waits for it: queues go both ways. Made by the pipeline.
 """
 
 import logging
@@ -20,8 +20,7 @@ log = logging.getLogger(__name__)
 
 TURN_S = 0.02  # between two looks at what is missing: far less than the hold
 CHANGES_MAX = 1 << 16
-EVICT = 16  # when memory is short, this part of the keys goes, and an eighth of a MiB's worth at least
-AWAY_S = 3.0  # connected, silent for a moment: no news
+EVICT = 16  # when memory is short, this part of the keys goes at a time
 
 
 class Follower:
@@ -38,7 +37,8 @@ class Follower:
         self._limit = config.cache_bytes
         self._lock = threading.Lock()  # of the mirror's writers
         self._changes: deque[bytes] = deque(maxlen=CHANGES_MAX)
-        self.mirror = Mirror(table.tell, self._changes.append, config.peer_tags)
+        self._wanted: set[bytes] = set()  # keys that were asked for
+        self.mirror = Mirror(table.tell, self._changes.append, self._wanted, config.peer_tags)
         self._wants: deque[tuple[bytes, ...]] = deque()
         self._drops: deque[tuple[bytes, ...]] = deque()
         self._kept: set[bytes] = set()  # keys that described processes depend on
@@ -161,11 +161,13 @@ class Follower:
             self._kept.difference_update(keys)
             gone += keys
         if asks:
+            self._wanted.update(asks)
             self._client.want(asks)
         if gone:
             again = set(asks)
             gone = [key for key in gone if key not in again]
             self._client.drop(gone)
+            self._wanted.difference_update(gone)
             with self._lock:
                 for key in gone:
                     self.mirror.forget(key)
@@ -187,6 +189,7 @@ class Follower:
         self._evicted += len(others)
         if others:
             self._client.drop(others)
+            self._wanted.difference_update(others)
             with self._lock:
                 for key in others:
                     self.mirror.forget(key)
@@ -197,9 +200,7 @@ def _client(config: Enricher, node: str, on_update: Callable[[Any], None]) -> An
         from zerospan.enricher.client import Security, TagClient
     except ImportError as e:
         raise ConfigError(
-            [
-                f"enricher.address: the client of the enricher needs grpcio and protobuf ({e}); install `zerospan[grpc]`, or set it to `off`"
-            ]
+            [f"enricher.address: its client needs grpcio and protobuf ({e}); install `zerospan[grpc]`, or say `off`"]
         ) from e
     tls = config.tls
     security = Security(

@@ -3,13 +3,13 @@
 Written by the follower's threads, one at a time (follow.py's lock); read by the drain thread while it describes
 processes, without a lock: values are replaced whole and never changed.
 
-A restarted enricher tells everything anew, and while its own sources are not in sync yet it may say that it knows nothing of
-what it will know in a second. So a snapshot does not erase what was known: what it has not told until it is in
-sync has gone, and only then.
+A restarted enricher tells everything anew, and while its own sources are not in sync yet it may say that it knows
+nothing of what it will know in a second. So a snapshot does not erase what was known: what it has not told until it is
+in sync has gone, and only then.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 from zerospan.exporter.process.stamp import stamp
@@ -26,9 +26,18 @@ Tell = Callable[[bytes, Any], None]
 
 
 class Mirror:
-    """tell: PeerTable.tell, for addresses. changed: called with each other key whose tags have changed."""
+    """tell: PeerTable.tell, for addresses. changed: called with each other key whose tags have changed. wanted: the
+    keys that were asked for; only of these "nothing is known" is an answer to be kept.
+    """
 
-    def __init__(self, tell: Tell, changed: Callable[[bytes], None], peer_tags: Iterable[str] = PEER_TAGS) -> None:
+    def __init__(
+        self,
+        tell: Tell,
+        changed: Callable[[bytes], None],
+        wanted: Container[bytes],
+        peer_tags: Iterable[str] = PEER_TAGS,
+    ) -> None:
+        self._wanted = wanted
         self.nbytes = 0
         self.in_sync = False
         self.bad = 0  # updates that referred to a set that was not told
@@ -137,6 +146,9 @@ class Mirror:
         old = self._bindings.get(key)
         if not pieces and old and not self.in_sync and self._fresh is not None:
             return  # it has only begun to look: what was known stays until it is in sync
+        if not pieces and key not in self._wanted:
+            self.forget(key)  # this node's no longer, or too long ago
+            return
         if self._fresh is not None:
             self._fresh.add(key)
         if old is not None:

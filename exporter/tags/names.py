@@ -1,4 +1,4 @@
-"""Which tags of the other end spans carry, unless the configuration says otherwise. Used by config/model.py and stamp.py."""
+"""Which tags of the other end spans carry, unless the configuration says otherwise. Used by config/model.py."""
 
 PEER_TAGS = (
     "k8s.namespace.name",

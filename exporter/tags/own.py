@@ -43,7 +43,7 @@ class Own:
 
     def of(self, tgid: int, place: Place, shared: str) -> tuple[dict[str, str], bool]:
         """Tags of a process: the container's, else the pod's, over what is said of the process itself and the node.
-        And whether the enricher has still to say what its container (pod) is. shared: follow it under this name; "": do not.
+        And whether the enricher has still to say what its container (pod) is. shared: follow it by this name.
         """
         container = keys.container(place.container) if place.container else b""
         pod = keys.pod(place.pod) if place.pod else b""
