@@ -78,7 +78,8 @@ def stamp(tags: Mapping[str, object], names: Iterable[str] = PEER_TAGS) -> Stamp
 def metadata(attributes: Mapping[str, object], without: Iterable[str] = ()) -> bytes:
     """What a Loki line says of its own process: members of structured metadata, `,"key":"value"`; bounded."""
     taken = {loki_name(name) for name in without} | _of_spans()  # a member must not stand twice
-    out, size = [], 0
+    out: list[bytes] = []
+    size = 0
     for name, value in attributes.items():
         text = clean(str(value), VALUE_MAX)
         if not text or loki_name(name) in taken:

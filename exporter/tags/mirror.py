@@ -56,6 +56,7 @@ class Mirror:
         """A TagUpdate. Raises KeyError if it refers to a set that was not told: all has to be told anew."""
         if update.reset:
             self._fresh = set()
+        self.in_sync = update.in_sync
         for s in update.sets:
             self._put_set(s.id, s.base, s.tags)
         for b in update.bindings:
@@ -65,7 +66,6 @@ class Mirror:
                     self.bad += 1
                     raise KeyError(f"set {at:016x} was not told")
             self._put(bytes(b.key), pieces)
-        self.in_sync = update.in_sync
         if update.in_sync and self._fresh is not None:
             fresh, self._fresh = self._fresh, None
             for key in self._bindings.keys() - fresh:
@@ -100,7 +100,7 @@ class Mirror:
 
     def oldest(self, n: int, kept: Callable[[bytes], bool]) -> list[bytes]:
         """The n keys that were told first and longest ago, but for those to be kept."""
-        found = []
+        found: list[bytes] = []
         for key in self._bindings:
             if len(found) == n:
                 break

@@ -228,6 +228,7 @@ cdef class PeerTable:
         self.n_open += 1
         self.asked[self.n_asked] = i
         self.n_asked += 1
+        self.asked_total += 1
 
     cdef void use(self, uint32_t i) noexcept nogil:
         cdef Entry *e = &self.pool[i]
