@@ -165,7 +165,11 @@ class Describer:
         draft = self._drafts.get(shared)
         if draft is None:
             return None
-        info = self._finish(draft)
+        try:
+            info = self._finish(draft)
+        except Exception:  # as at the first time
+            self.failed += 1
+            return None
         if not draft.tgid:
             self._gone_infos[shared.removeprefix("comm:")] = info
         return info
@@ -313,7 +317,7 @@ class Describer:
             "service.name": "",  # first, for people
             "service.instance.id": f"{self._host}:{draft.tgid}",
             **self._found,
-            **tags,
+            **{key: clean(value, 1024) for key, value in tags.items()},
             **self._configured,
             **draft.told.attributes,
         }

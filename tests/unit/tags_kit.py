@@ -65,9 +65,7 @@ class Client:
             assert changed is not None
             mine = set(self.store.of_node(self.node)) | self.wanted
             told = {key for key in changed if key in mine} | self.unanswered
-        update = pb.TagUpdate(
-            epoch=self.store.epoch, revision=self.store.revision, reset=reset, in_sync=self.in_sync
-        )
+        update = pb.TagUpdate(epoch=self.store.epoch, revision=self.store.revision, reset=reset, in_sync=self.in_sync)
         for key in sorted(told):
             binding = update.bindings.add(key=key)
             for piece in self.store.pieces(key):
