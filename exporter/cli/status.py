@@ -124,8 +124,8 @@ def _enricher(s: dict[str, Any], counters: dict[str, int], color: bool) -> list[
     state = "connected" if s["in_sync"] else "not in sync" if s["connected"] else paint("AWAY", "red", color)
     since = _time(max(time.time() - s["since_unix_s"], 0))
     lines = [
-        cut(f"  {plain(s['address'])}  {state} for {since}, node {plain(s['node'])}", 100 if color else 80),
-        cut(f"  epoch {s['epoch']}, revision {s['revision']}, heard {s['silent_s']:.0f} s ago", 80),
+        f"  {state} for {since}, heard {s['silent_s']:.0f} s ago; epoch {s['epoch']}, revision {s['revision']}",
+        cut(f"  node {plain(s['node'])}, {plain(s['address'])}", 80),
     ]
     if not s["connected"]:
         lines.append("  what it told last is stamped on, and it is tried again")

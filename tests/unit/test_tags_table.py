@@ -216,7 +216,7 @@ def test_a_set_that_was_forgotten_makes_all_come_anew() -> None:
 
 
 def test_against_a_plain_model() -> None:
-    """Any order of puts, ends, lookups, time and evictions: what is found is what the store says, or it is not known yet."""
+    """Any order of puts, ends, lookups, time and evictions: what is found is what the store says."""
     rng = random.Random(11)
     w = World(unused_s=15)
     ips = [f"10.0.1.{i}" for i in range(40)]
