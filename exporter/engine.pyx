@@ -339,7 +339,7 @@ cdef class Engine:
             self.tally[N_DROP_SELFTEST] += 1
         else:
             c.untraced = unsampled
-            self.tally[N_TAGS_LATE] += me.waits
+            self.tally[N_TAGS_LATE] += me.waits == 1
             self.red.observe(r, &c, me, peer)
             sdk = sdk and r.kind == KIND_CLIENT
             if self.want_traces and not unsampled and not sdk and self.traces.add(r, &c, r.proc, me, peer) < 0:
@@ -365,7 +365,7 @@ cdef class Engine:
         cdef bint server = r.kind == KIND_CLIENT
         if peer != NULL:
             c.peer_space = peer.space
-            c.who = peer.tags
+            c.who = NULL if peer.waits else peer.tags    # its address may be known before its container is
         if not self.peers.active:
             return
         at = self.peers.find(r.family, r.remote_addr, r.remote_port, r.transport, when, server)
@@ -381,6 +381,8 @@ cdef class Engine:
                 at = self.peers.find(end.family, end.addr, end.port, r.transport, when, False)
             if at != NULL and not at.stands_for:
                 c.who = at
+        if peer != NULL and c.who == NULL:
+            c.who = peer.tags
         if peer != NULL and peer.name.n:
             # told by another agent, with no more than its name: the address's tags say more where they agree
             if c.peer_space.n == 0 and c.who != NULL and same(c.who.name, peer.name):

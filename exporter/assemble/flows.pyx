@@ -452,7 +452,7 @@ cdef class Flows(Exchanges):
             f.family = ev.family
             f.netns = ev.netns
             self.proc_of(f, ev.tgid, ev.comm)
-            self.peers.notice(ev.family, ev.remote_addr, ev.remote_port, 17, False)
+        self.peers.notice(ev.family, ev.remote_addr, ev.remote_port, 17, False)     # a server's socket has many
         f.last_ns = ev.time_ns
         f.local_port = ev.local_port
         memcpy(f.local_addr, ev.local_addr, 16)

@@ -23,7 +23,7 @@ cdef struct Proc:
     uint64_t last_ns         # when it last spoke
     uint32_t open            # requests that it has read and not answered
     uint8_t begins_traces    # it has written trace contexts that no request had brought: an SDK is in it
-    uint8_t waits            # the enricher has still to say what its container is
+    uint8_t waits            # ProcessInfo.waits: 1 the enricher has still to say what its container is, 2 it knows nothing yet
     uint8_t pad[2]
     Slice space              # service.namespace; may be empty
     Slice meta               # members of a Loki line's structured metadata, each with a comma before it; may be empty

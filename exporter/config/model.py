@@ -295,7 +295,6 @@ class Enricher(Section, frozen=True):
     address: Annotated[
         Text,
         Meta(
-            pattern=r"^(off|unix:/.+|[^\s/@]+:[0-9]{1,5})$",
             description="`unix:///run/zerospan/enricher.sock` or HOST:PORT; `off`: no tags. Needs `zerospan[grpc]`.",
         ),
     ] = "off"

@@ -396,9 +396,11 @@ cdef class Shared:
         note.end = e.end
         note.name = proc.name
         if self.peers.active:
-            if proc.waits and e.tries + 1 < N_DELAYS and not self.peers.away:
+            if proc.waits == 1 and e.tries + 1 < N_DELAYS and not self.peers.away:
                 note.name.n = 0                  # in a moment it is known what it is called
                 note.flags |= NOTE_MORE
+            elif proc.waits:
+                note.flags |= NOTE_TENTATIVE     # its container is younger than what the enricher knows
             if e.end:
                 note.flags |= NOTE_ADDRESS
                 note.address = e.here

@@ -28,7 +28,7 @@ cdef enum NoteFlag:
     NOTE_PENDING = 1         # the cause is not known yet: an answer that is still to be written may tell
     NOTE_ROOT = 2            # `up` (or the request itself) has no cause: the trace begins there
     NOTE_NAMED = 4           # a trace context names the trace, from `up` on down
-    NOTE_TENTATIVE = 8       # later evidence may take the cause back
+    NOTE_TENTATIVE = 8       # later evidence may take the cause back, or the name
     NOTE_MORE = 16           # points of the way, or the name of this end, are still to come
     NOTE_ADDRESS = 32        # with this end's own address; only from agents that have an enricher
 

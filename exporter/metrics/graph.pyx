@@ -11,7 +11,11 @@ client says so: its span is an error where the server's is (5xx) and also where 
 Tempo's generator. Where only the client of a database is seen, its time stands for the server's, as there.
 
 An end that is not seen is named by its process if that is known, else by what the enricher says of its address (so both ends
-of a call have one name wherever they are seen), else the server by the HTTP Host or address:port. The number of virtual nodes of one client is limited (`server` is a capped label). Called by red.pyx with its mutex held.
+of a call have one name wherever they are seen), else the server by the HTTP Host or address:port. The number of virtual
+nodes of one client is limited (`server` is a capped label). Called by red.pyx with its mutex held.
+
+Hosts that share no links (`links: memory`) cannot know of each other's count: an edge between them that both name by the
+enricher's tags is counted at either end, as virtual_node.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t

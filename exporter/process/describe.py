@@ -69,8 +69,8 @@ class Tags(Protocol):
 
     def node(self) -> dict[str, str]: ...
 
-    def of(self, tgid: int, place: cgroup.Place, shared: str) -> tuple[dict[str, str], bool]:
-        """Tags of a process, those of the node included, and whether more are awaited."""
+    def of(self, tgid: int, place: cgroup.Place, shared: str) -> tuple[dict[str, str], int]:
+        """Tags of a process, those of the node included, and ProcessInfo.waits."""
 
     def retire(self, shared: str) -> None:
         """The process has ended."""
@@ -282,7 +282,7 @@ class Describer:
     def _finish(self, draft: _Draft, *, keep: bool = True) -> ProcessInfo:
         """With the tags of now."""
         tags: dict[str, str] = {}
-        waits = False
+        waits = 0
         if self._tags is not None:
             tags, waits = self._tags.of(draft.tgid, draft.place, draft.shared if keep else "")
             if draft.shared and keep:

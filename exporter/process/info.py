@@ -27,4 +27,4 @@ class ProcessInfo(msgspec.Struct, frozen=True, gc=False):
     namespace: str = ""  # service.namespace
     meta: bytes = b""  # members of a Loki line's structured metadata, each with a comma before it
     peer: Stamp | None = None  # how it looks at the other end of its requests
-    waits: bool = False  # the enricher has not said yet what its container is
+    waits: int = 0  # what its container is: 1 the enricher has not answered yet, 2 it knows nothing yet

@@ -19,7 +19,6 @@ from zerospan.exporter.tags.table import PeerTable
 log = logging.getLogger(__name__)
 
 TURN_S = 0.02  # between two looks at what is missing: far less than the hold
-CHANGES_MAX = 1 << 16
 EVICT = 16  # when memory is short, this part of the keys goes at a time
 
 
@@ -36,7 +35,7 @@ class Follower:
         self.table = table
         self._limit = config.cache_bytes
         self._lock = threading.Lock()  # of the mirror's writers
-        self._changes: deque[bytes] = deque(maxlen=CHANGES_MAX)
+        self._changes: deque[bytes] = deque()
         self._wanted: set[bytes] = set()  # keys that were asked for
         self.mirror = Mirror(table.tell, self._changes.append, self._wanted, config.peer_tags)
         self._wants: deque[tuple[bytes, ...]] = deque()

@@ -8,6 +8,7 @@ from typing import Protocol
 from zerospan.enricher import keys
 from zerospan.exporter.process.cgroup import Place
 
+NOT_ANSWERED, NOTHING_KNOWN = 1, 2  # ProcessInfo.waits
 STEP = 32  # processes described again between two steps of the drain: some 0.1 ms each
 
 
@@ -41,9 +42,9 @@ class Own:
         """The node's tags."""
         return self._source.find(self._node) or {}
 
-    def of(self, tgid: int, place: Place, shared: str) -> tuple[dict[str, str], bool]:
+    def of(self, tgid: int, place: Place, shared: str) -> tuple[dict[str, str], int]:
         """Tags of a process: the container's, else the pod's, over what is said of the process itself and the node.
-        And whether the enricher has still to say what its container (pod) is. shared: follow it by this name.
+        And ProcessInfo.waits. shared: follow it by this name.
         """
         container = keys.container(place.container) if place.container else b""
         pod = keys.pod(place.pod) if place.pod else b""
@@ -57,7 +58,10 @@ class Own:
         for key in (container, pod):
             if key and found is None:
                 found = self._source.find(key)
-        waits = found is None and any(key and not self._source.answered(key) for key in (container, pod))
+        waits = 0
+        if found is None and (container or pod):
+            asked = [key for key in (container, pod) if key]
+            waits = NOTHING_KNOWN if all(self._source.answered(key) for key in asked) else NOT_ANSWERED
         return tags | (found or {}), waits
 
     def retire(self, shared: str) -> None:

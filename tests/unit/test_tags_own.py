@@ -77,7 +77,7 @@ def test_known_tags_are_in_everything_at_once(agent: Agent) -> None:
     resource = decoded(info.resource)
     assert resource.items() >= CONTAINER_TAGS.items()
     assert (resource["container.id"], resource["process.pid"]) == (ID, 7)
-    assert (info.service, info.namespace, info.waits) == ("cart", "prod", False)
+    assert (info.service, info.namespace, info.waits) == ("cart", "prod", 0)
     assert info.series == b'job="prod/cart",instance="prod.cart-1.app"'
     labels = json.loads(f"{{{info.labels.decode()}}}")
     assert labels == {
@@ -96,11 +96,11 @@ def test_known_tags_are_in_everything_at_once(agent: Agent) -> None:
 def test_a_container_that_is_not_known_yet_is_asked_for_and_described_again(agent: Agent) -> None:
     agent.proc.add(7, cgroup=CGROUP)
     first = agent.describe(7)
-    assert first.waits and first.service == "shop"
+    assert first.waits == 1 and first.service == "shop"
     agent.turn()
     assert {keys.container(ID), keys.pod(UID)} <= set(agent.world.client.asked)
     answered = agent.again()[first.shared]
-    assert not answered.waits, "nothing is known: that is an answer"
+    assert answered.waits == 2, "nothing is known: that is an answer"
     put_all(agent.world)
     agent.turn()
     later = agent.again()[first.shared]
