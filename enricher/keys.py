@@ -13,6 +13,9 @@ CONTAINER = b"c"  # container id: 32 bytes where it is 64 hexadecimal digits, el
 POD = b"u"  # pod uid: 16 bytes where it is a UUID, else its text
 NODE = b"n"  # the node's (host's) name, UTF-8
 PROCESS = b"p"  # node's name, a NUL, pid in decimal digits
+CONNECTION = (
+    b"f"  # both ends of one connection as one end sees it: own address and port, peer's, IP protocol (37 bytes)
+)
 
 TCP, UDP = 6, 17
 _MAPPED = bytes(10) + b"\xff\xff"
@@ -24,6 +27,11 @@ def packed(text: str) -> bytes:
     """16 bytes of an IP address in text form (a zone is left out). ValueError if it is none."""
     ip = ipaddress.ip_address(text.partition("%")[0])
     return _MAPPED + ip.packed if ip.version == 4 else ip.packed
+
+
+def packed_v4(address: bytes) -> bytes:
+    """16 bytes of the 4 bytes of an IPv4 address."""
+    return _MAPPED + address
 
 
 def unpacked(address: bytes) -> str:
@@ -65,6 +73,12 @@ def process(node_name: str, pid: int) -> bytes:
     return PROCESS + node_name.encode() + b"\0" + str(pid).encode()
 
 
+def connection(own: str, port: int, peer: str, peer_port: int, protocol: int = TCP) -> bytes:
+    """Key of a connection as the end `own` sees it; asks who its peer really is, behind NAT. Never in the store."""
+    ends = packed(own) + port.to_bytes(2, "big") + packed(peer) + peer_port.to_bytes(2, "big")
+    return CONNECTION + ends + bytes((protocol,))
+
+
 def show(key: bytes) -> str:
     """For people and logs: "address 10.0.0.7", "endpoint 10.0.0.7:80/tcp"."""
     kind, rest = key[:1], key[1:]
@@ -73,6 +87,9 @@ def show(key: bytes) -> str:
     if kind == ENDPOINT and len(rest) == 19:
         protocol = {TCP: "tcp", UDP: "udp"}.get(rest[18], str(rest[18]))
         return f"endpoint {unpacked(rest[:16])}:{int.from_bytes(rest[16:18], 'big')}/{protocol}"
+    if kind == CONNECTION and len(rest) == 37:
+        ends = (f"{unpacked(rest[at : at + 16])}:{int.from_bytes(rest[at + 16 : at + 18], 'big')}" for at in (0, 18))
+        return "connection " + " -> ".join(ends)
     if kind == CONTAINER:
         return f"container {rest.hex() if len(rest) == 32 else rest.decode('utf-8', 'replace')}"
     if kind == POD:

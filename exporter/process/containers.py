@@ -24,6 +24,7 @@ ID = re.compile(r"[0-9a-f]{64}")
 DOCKER = ("/var/lib/docker",)
 BUNDLES = ("/run/containerd/io.containerd.runtime.v2.task",)
 STORAGES = ("/var/lib/containers/storage", "/run/containers/storage")
+LISTS = ("containers.json", "volatile-containers.json")  # the latter: of containers that go when they end (--rm)
 COMPOSE_SERVICE, COMPOSE_PROJECT = "com.docker.compose.service", "com.docker.compose.project"
 # Annotations of CRI: containerd's names, CRI-O's (kubelet's labels)
 CRI_NAME = ("io.kubernetes.cri.container-name", "io.kubernetes.container.name")
@@ -144,7 +145,8 @@ class Containers:
             for space in _names(storage):
                 if not space.endswith("-containers"):
                     continue
-                stored = self._list(f"{storage}/{space}/containers.json").get(container)
+                lists = (self._list(f"{storage}/{space}/{name}") for name in LISTS)
+                stored = next((found[container] for found in lists if container in found), None)
                 oci = _json(f"{storage}/{space}/{container}/userdata/config.json", _Oci)
                 if stored is None and oci is None:
                     continue

@@ -1,7 +1,7 @@
 """rtnetlink: the interfaces of a network namespace, clsact filters, and what changes. rtnetlink(7), RFC 3549.
 
 A socket belongs to the namespace in which it was made, wherever its owner goes later. Errors are OSError with the
-kernel's errno. Used by netns.py and nic_attach.py, by one thread.
+kernel's errno. Used by netns.py and nic_attach.py, by one thread; by the enricher's conntrack for nfnetlink.
 """
 
 import os
@@ -9,7 +9,7 @@ import socket
 import struct
 from collections.abc import Iterator
 
-NETLINK_ROUTE = 0
+NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 RTMGRP_LINK = 1
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP, NLM_F_EXCL, NLM_F_CREATE = 0x1, 0x4, 0x300, 0x200, 0x400
 NLMSG_ERROR, NLMSG_DONE = 2, 3
@@ -67,17 +67,21 @@ def messages(data: bytes) -> Iterator[Message]:
 class Netlink:
     """Requests in the namespace in which the calling thread is when this is made."""
 
-    def __init__(self) -> None:
-        self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+    def __init__(self, family: int = NETLINK_ROUTE) -> None:
+        self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
         self.socket.settimeout(5)
         self._number = 0
 
     def request(self, kind: int, flags: int, body: bytes) -> list[Message]:
         """Sends one request and collects its answers until its end or acknowledgement."""
+        return list(self.answers(kind, flags, body))
+
+    def answers(self, kind: int, flags: int, body: bytes) -> Iterator[Message]:
+        """As request(), each answer as it comes: for tables that are large. Must be read to its end, or closed."""
         self._number += 1
-        head = HEADER.pack(HEADER.size + len(body), kind, flags | NLM_F_REQUEST, self._number, 0)
+        number = self._number
+        head = HEADER.pack(HEADER.size + len(body), kind, flags | NLM_F_REQUEST, number, 0)
         self.socket.send(head + body)
-        out: list[Message] = []
         while True:
             data = self.socket.recv(RECEIVE_BYTES)
             at = 0
@@ -87,18 +91,18 @@ class Netlink:
                     break
                 content = data[at + HEADER.size : at + length]
                 at += length + 3 & ~3
-                if echoed != self._number:
+                if echoed != number:
                     continue  # the rest of an answer that was given up
                 if answer == NLMSG_ERROR:
                     error = -struct.unpack_from("=i", content)[0]
                     if error:
                         raise OSError(error, os.strerror(error))
-                    return out
+                    return
                 if answer == NLMSG_DONE:
-                    return out
-                out.append((answer, content))
+                    return
+                yield answer, content
                 if not flags & (NLM_F_DUMP | NLM_F_ACK):
-                    return out
+                    return
 
     def links(self) -> list[bytes]:
         """struct ifinfomsg and attributes of each interface."""

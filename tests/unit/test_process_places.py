@@ -145,6 +145,10 @@ def test_podmans_list_is_read_again_when_it_changes(tmp_path: Path) -> None:
     temporary.rename(path)
     found = containers.find(OTHER)
     assert found is not None and found.name == "cart"
+    short = "12" * 32
+    write(path.with_name("volatile-containers.json"), [{"id": short, "names": ["short"], "metadata": "{}"}])
+    found = containers.find(short)
+    assert found is not None and (found.runtime, found.name) == ("podman", "short")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"Name": 7}', b"\xff\xfe", b"[" * 100_000, b" " * (5 << 20)])
