@@ -6,10 +6,10 @@ and its bytes are reused for all (a protobuf message is the concatenation of its
 one thread (service.py's loop); the store has its own lock.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from zerospan.enricher import keys
-from zerospan.enricher.store import TagStore
+from zerospan.enricher.store import Piece, TagStore
 from zerospan.enricher.tagset import TagSet
 from zerospan.enricher.wire import tags_pb2 as pb
 
@@ -20,6 +20,7 @@ ENTRY_BYTES = 128  # what a waiting key costs beside its own bytes
 MAX_KEY_BYTES = 512
 SETS, BINDINGS = 5 << 3 | 2, 6 << 3 | 2  # fields of TagUpdate, length-delimited
 Frame = tuple[bytes, tuple[TagSet, ...]]
+Answer = Callable[[bytes, int], list[Piece]]  # of a key at a time; 0: now
 
 
 class TooMuch(Exception):
@@ -76,7 +77,8 @@ class Subscriber:
 class Fanout:
     """in_sync: whether the sources are. max_wants: keys that one subscriber may ask for; stream_bytes: what may wait
     for one; max_sets: sets that one stream may be told, then it is ended and resumes with none (both sides forget).
-    on_want and on_drop: the first subscriber asks for a key, the last one drops it.
+    on_want and on_drop: the first subscriber asks for a key, the last one drops it. answers: kind of key -> who knows
+    it instead of the store; such a key is answered when it is asked for, and not followed.
     """
 
     def __init__(
@@ -89,8 +91,10 @@ class Fanout:
         max_sets: int = 65536,
         on_want: Callable[[list[bytes]], None] | None = None,
         on_drop: Callable[[list[bytes]], None] | None = None,
+        answers: Mapping[bytes, Answer] | None = None,
     ) -> None:
         self.store = store
+        self._answers = answers or {}
         self.revision = store.revision  # every change up to this one has been marked
         self.subscribers: set[Subscriber] = set()
         self.resumed = self.snapshots = self.encoded = 0
@@ -203,10 +207,7 @@ class Fanout:
         changed = store.since(self.revision) if self.revision != revision else []
         self.revision = revision
         if changed is None:  # more than the store remembers
-            self._frames.clear()
-            self._where.clear()
-            for sub in self.subscribers:
-                self._snapshot(sub, self._own(sub))
+            self.anew()
         else:
             for key in changed:
                 self._frames.pop(key, None)
@@ -225,6 +226,14 @@ class Fanout:
             if sub.whole and sub.pending_bytes > self._stream_bytes and not sub.cut:
                 sub.cut = "slow"
                 sub.wake()
+
+    def anew(self) -> None:
+        """Everyone gets a snapshot."""
+        self._frames.clear()
+        self._where.clear()
+        for sub in self.subscribers:
+            self._snapshot(sub, self._own(sub))
+            sub.wake()
 
     def _mark(self, key: bytes) -> None:
         for sub in self._wanters.get(key, ()):
@@ -352,12 +361,15 @@ class Fanout:
         frame = self._frames.get(key)
         if frame is None:
             self.encoded += 1
-            pieces = self.store.pieces(key)
+            answer = self._answers.get(key[:1])
+            pieces = answer(key, 0) if answer is not None else self.store.pieces(key)
             binding = pb.Binding(
                 key=key,
                 pieces=[pb.Piece(set=p.tags.id, since_ns=p.since_ns, until_ns=p.until_ns) for p in pieces],
             )
             frame = (_field(BINDINGS, binding.SerializeToString()), tuple(p.tags for p in pieces))
+            if answer is not None:
+                return frame
             if len(self._frames) >= CACHED:
                 self._frames.clear()
             self._frames[key] = frame
@@ -365,18 +377,19 @@ class Fanout:
 
     def resolve(self, wanted: Iterable[bytes], at_ns: int) -> bytes:
         """A TagUpdate of these keys only, for someone who follows nothing. Raises TooMuch."""
-        answer = pb.TagUpdate(epoch=self.store.epoch, revision=self.store.revision, in_sync=self._in_sync())
+        update = pb.TagUpdate(epoch=self.store.epoch, revision=self.store.revision, in_sync=self._in_sync())
         told = Subscriber("", lambda: None)
         sets: list[bytes] = []
         for key in wanted:
             if len(key) > MAX_KEY_BYTES or not key:
                 raise TooMuch("bad_key", f"a key has 1 to {MAX_KEY_BYTES} bytes")
-            binding = answer.bindings.add(key=key)
-            for piece in self.store.pieces(key):
+            binding = update.bindings.add(key=key)
+            answer = self._answers.get(key[:1])
+            for piece in answer(key, at_ns) if answer is not None else self.store.pieces(key):
                 if not at_ns or (piece.since_ns <= at_ns and (not piece.until_ns or at_ns < piece.until_ns)):
                     binding.pieces.add(set=piece.tags.id, since_ns=piece.since_ns, until_ns=piece.until_ns)
                     self._tell(told, piece.tags, sets)
-        return b"".join((*sets, answer.SerializeToString()))
+        return b"".join((*sets, update.SerializeToString()))
 
 
 def _field(tag: int, content: bytes) -> bytes:

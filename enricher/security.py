@@ -9,7 +9,7 @@ import logging
 import os
 import ssl
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -109,9 +109,23 @@ class Rights:
             found |= hmac.compare_digest(known, given)
         return found and scheme.lower() == "bearer"
 
-    def context(self) -> ssl.SSLContext | None:
-        """For a server of the standard library; None without TLS. Ask for it at each connection."""
-        return self._context.get() if self._context is not None else None
+    def check(self, headers: Mapping[str, str]) -> bool:
+        """Whether a request with these headers (names in lower case) may be answered."""
+        return self.allows(headers.get("authorization"))
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """For a server of the standard library; None without TLS. It follows the files: OpenSSL's servername callback
+        comes with each handshake, also with one that names no server.
+        """
+        if self._context is None:
+            return None
+        watched, context = self._context, self._make_context()
+
+        def current(sock: ssl.SSLObject, name: str | None, first: ssl.SSLContext) -> None:
+            sock.context = watched.get()
+
+        context.sni_callback = current
+        return context
 
     def grpc_credentials(self) -> Any:
         """grpc.ServerCredentials that follow the files; None without TLS."""

@@ -213,7 +213,11 @@ class TagService:
         if self._woken:
             self._stats.lag_s = max(0.0, time.monotonic() - self._changed_at - COALESCE_S)
         self._woken = False  # before the reading: what changes from now on wakes again
-        self._fanout.tick()
+        try:
+            self._fanout.tick()
+        except Exception:
+            log.exception("changes could not be handed out; everyone is told everything: a bug")
+            self._fanout.anew()
 
     def _cut_stalled(self) -> None:
         before = time.monotonic() - self._stall_s

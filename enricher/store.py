@@ -239,6 +239,11 @@ class TagStore:
             ranges = (tags for at in self._ranges.values() for tags in at.values())
             self.sets.sweep(itertools.chain((b.tags for all in self._bindings.values() for b in all), ranges))
 
+    def keys(self) -> list[bytes]:
+        """All keys, those that have ended included."""
+        with self._lock:
+            return list(self._bindings)
+
     def counts(self) -> dict[str, int]:
         """Keys by their first letter, "sets" and "ended"."""
         with self._lock:

@@ -23,7 +23,9 @@ COMMANDS = {
     "record": "write the kernel's events to a file",
     "replay": "run recorded events through the pipeline, without root",
     "config": "check a configuration, print its JSON schema or what it amounts to",
+    "enricher": "know what every address, container and process is, for agents and anyone's OTLP",
 }
+ELSEWHERE = {"enricher": "zerospan.enricher.cli"}  # modules that do not stand here
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         if name == wanted:
             try:
-                modules[name] = importlib.import_module(f"zerospan.exporter.cli.{name}")
+                modules[name] = importlib.import_module(ELSEWHERE.get(name, f"zerospan.exporter.cli.{name}"))
             except ImportError as e:
                 if "libbpf" not in str(e):
                     raise

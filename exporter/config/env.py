@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+import msgspec
 from msgspec import inspect
 
 from zerospan.exporter.config import shape
@@ -28,29 +29,31 @@ PER_SERVICE = ("service.name", "service.instance.id")
 TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
-def variables() -> dict[str, tuple[Path, inspect.Type]]:
+def variables(model: type[msgspec.Struct] = Config, prefix: str = "ZEROSPAN_") -> dict[str, tuple[Path, inspect.Type]]:
     """ZEROSPAN_CAPTURE_RING_BYTES -> (("capture", "ring_bytes"), type), for keys that a variable can hold."""
     found: dict[str, tuple[Path, inspect.Type]] = {}
-    for path, field in shape.fields(shape.root(Config)):
+    for path, field in shape.fields(shape.root(model)):
         kind, _ = shape.bare(field.type)
         if isinstance(kind, inspect.StructType):
             continue
         if isinstance(kind, inspect.VarTupleType) and isinstance(shape.bare(kind.item_type)[0], inspect.StructType):
             continue
-        found["ZEROSPAN_" + "_".join(path).upper()] = (path, kind)
+        found[prefix + "_".join(path).upper()] = (path, kind)
     return found
 
 
-def lay_zerospan(tree: Tree, env: Mapping[str, str]) -> None:
+def lay_zerospan(
+    tree: Tree, env: Mapping[str, str], model: type[msgspec.Struct] = Config, prefix: str = "ZEROSPAN_"
+) -> None:
     """Lays ZEROSPAN_<KEY> over `tree`. Warns of a variable near to a known name; others may be anyone's."""
-    known = variables()
+    known = variables(model, prefix)
     for name, value in env.items():
-        if not name.startswith("ZEROSPAN_") or not value:
+        if not name.startswith(prefix) or not value:
             continue
         if name in known:
             path, kind = known[name]
             tree.set(path, _plain(kind, value), f"environment {name}")
-        elif name != "ZEROSPAN_CONFIG" and (near := difflib.get_close_matches(name, known, n=1, cutoff=0.85)):
+        elif name != f"{prefix}CONFIG" and (near := difflib.get_close_matches(name, known, n=1, cutoff=0.85)):
             log.warning("environment %s: unknown variable, ignored; did you mean %s?", name, near[0])
 
 

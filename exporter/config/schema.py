@@ -21,10 +21,10 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->"
 
 
-def schema() -> dict[str, Any]:
+def schema(model: type[msgspec.Struct] = Config, title: str = "Zerospan configuration") -> dict[str, Any]:
     """The schema of the YAML file. Accepts what `load` accepts as to keys, types and ranges."""
-    made = msgspec.json.schema(Config, schema_hook=_secret)
-    for section, key in shape.SWITCHES:
+    made = msgspec.json.schema(model, schema_hook=_secret)
+    for section, key in shape.SWITCHES if model is Config else ():
         rule = made["$defs"][section.capitalize()]["properties"][key]
         number = {name: rule.pop(name) for name in ("type", "minimum", "maximum")}
         rule["anyOf"] = [number, {"enum": [True, False, "on", "off"]}]
@@ -35,7 +35,7 @@ def schema() -> dict[str, Any]:
                     "description": rule.get("description", ""),
                     "anyOf": [{"$ref": rule["$ref"]}, {"type": "null"}],
                 }
-    return {"$schema": DIALECT, "title": "Zerospan configuration", **made}
+    return {"$schema": DIALECT, "title": title, **made}
 
 
 def _secret(kind: type) -> dict[str, Any]:
@@ -46,11 +46,11 @@ def _secret(kind: type) -> dict[str, Any]:
     raise NotImplementedError(kind)
 
 
-def markdown() -> str:
+def markdown(model: type[msgspec.Struct] = Config, prefix: str = "ZEROSPAN_") -> str:
     """One table row a key: key, expectation, default, environment variable, meaning."""
-    by_path = {path: name for name, (path, _) in variables().items()}
+    by_path = {path: name for name, (path, _) in variables(model, prefix).items()}
     rows = ["| key | value | default | environment | meaning |", "|---|---|---|---|---|"]
-    for path, field in shape.fields(shape.root(Config)):
+    for path, field in shape.fields(shape.root(model)):
         rows.append(_row(".".join(path), field, by_path.get(path)))
         kind, _ = shape.bare(field.type)
         if isinstance(kind, inspect.VarTupleType):
@@ -77,12 +77,12 @@ def _plain(field: inspect.Field) -> str:
     return json.dumps(msgspec.to_builtins(value, enc_hook=str))
 
 
-def write_docs(name: str) -> None:
-    """Puts the table between its marks in a Markdown file. Raises OSError; ValueError without the marks."""
+def write_docs(name: str, table: str | None = None) -> None:
+    """Puts the (agent's) table between its marks in a Markdown file. Raises OSError; ValueError without the marks."""
     file = Path(name)
     text = file.read_text()
     begin = text.index(BEGIN) + len(BEGIN)
-    file.write_text(text[:begin] + markdown() + text[text.index(END, begin) :])
+    file.write_text(text[:begin] + (table if table is not None else markdown()) + text[text.index(END, begin) :])
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ A request's head is at most 8 KiB and must be there within `timeout_s`; an answe
 `timeout_s`; what waits to be sent is bounded in bytes. A scrape is rendered in this thread, so that there is
 never more than one.
 
-Assumes that `render` is safe to call from this thread. Built and stopped by the pipeline; no TLS (put a
-proxy before it).
+Assumes that `render` is safe to call from this thread. Built and stopped by the pipeline, which serves without TLS (put
+a proxy before it), and by the enricher, with TLS, rights and pages of its own.
 """
 
 import contextlib
@@ -17,11 +17,13 @@ import errno
 import logging
 import selectors
 import socket
+import ssl
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from urllib.parse import parse_qs
 
 from zerospan.exporter.config.rules import listen_address
 
@@ -34,6 +36,7 @@ SEND_PIECE = 256 << 10
 REASONS = {
     200: "OK",
     400: "Bad Request",
+    401: "Unauthorized",
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",
@@ -43,6 +46,9 @@ REASONS = {
     505: "HTTP Version Not Supported",
 }
 log = logging.getLogger(__name__)
+
+Page = Callable[[dict[str, list[str]]], tuple[int, str, bytes]]
+"""Parameters of the query -> status, content type, body; called in the server's thread."""
 
 
 def qualities(header: str) -> list[tuple[str, dict[str, str], float]]:
@@ -110,6 +116,9 @@ class MetricsServer:
     render: the text of a scrape; called with True for OpenMetrics.
     health: None if all is well, else what is wrong, which is answered with 503.
     timeout_s: seconds for a whole request to come, and for an answer to be taken.
+    key: of the configuration, for messages. tls: the context for a new connection; None: plain text.
+    allow: whether a request with these headers (names in lower case) may be answered, but for paths in `public`.
+    pages: further paths.
     The socket is bound here (OSError) and served from start() on.
     """
 
@@ -120,8 +129,16 @@ class MetricsServer:
         max_connections: int = 64,
         timeout_s: float = 10,
         health: Callable[[], str | None] | None = None,
+        *,
+        key: str = "metrics.listen",
+        tls: ssl.SSLContext | None = None,
+        allow: Callable[[Mapping[str, str]], bool] | None = None,
+        public: frozenset[str] = frozenset(),
+        pages: Mapping[str, Page] | None = None,
     ) -> None:
         self.listen = listen
+        self._key, self._tls, self._allow, self._public = key, tls, allow, public
+        self._pages = pages or {}
         self._render = render
         self._health = health
         self._max = max_connections
@@ -148,7 +165,7 @@ class MetricsServer:
         except OSError as e:
             raise OSError(
                 e.errno,
-                f"metrics.listen: cannot listen on {self.listen}: {e.strerror}; choose another address",
+                f"{self._key}: cannot listen on {self.listen}: {e.strerror}; choose another address",
             ) from e
 
     def start(self) -> None:
@@ -230,13 +247,20 @@ class MetricsServer:
                 self._count("failed")
                 time.sleep(0.05)  # no file descriptor or memory left: the selector would call again at once
             return
-        connection = _Connection(sock, time.monotonic() + self._timeout)
         sock.setblocking(False)
+        if self._tls is not None:
+            try:  # the handshake goes on with the first reads, within the time for a request
+                sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            except OSError:  # gone already
+                self._count("failed")
+                sock.close()
+                return
+        connection = _Connection(sock, time.monotonic() + self._timeout)
         if len(self._connections) >= self._max:
             waiting = next((c for c in self._connections if not c.answer), None)
             if waiting is None:
                 self._count("refused")
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, ValueError):
                     sock.send(_response(503, b"too many connections\n", close=True))
                 _close(sock)
                 return
@@ -265,8 +289,10 @@ class MetricsServer:
                 self._receive(connection)
             while connection in self._connections and not connection.answer and self._next_request(connection):
                 pass
-        except (BlockingIOError, InterruptedError):
+        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError):
             pass
+        except ssl.SSLWantWriteError:
+            self._selector.modify(connection.sock, selectors.EVENT_READ | selectors.EVENT_WRITE, connection)
         except OSError:
             self._count("failed")
             self._drop(connection)
@@ -285,6 +311,9 @@ class MetricsServer:
         if not connection.head:
             connection.deadline = time.monotonic() + self._timeout
         connection.head += data
+        if isinstance(connection.sock, ssl.SSLSocket):
+            while len(connection.head) < HEAD_MAX and connection.sock.pending():  # the selector does not see these
+                connection.head += connection.sock.recv(HEAD_MAX)
 
     def _next_request(self, connection: _Connection) -> bool:
         """Answers the next request if its head is whole; False if it is not."""
@@ -320,20 +349,36 @@ class MetricsServer:
         close = version == "HTTP/1.0" or "close" in tokens or self._stopping
         if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
             close = True  # a body would be taken for the next request
+        if "://" in target:  # absolute-form, RFC 9112 section 3.2.2
+            target = "/" + target.partition("://")[2].partition("/")[2]
+        path, _, query = target.partition("?")
+        if self._allow is not None and path not in self._public and not self._allow(headers):
+            self._answer(connection, 401, b"", close=True, extra="WWW-Authenticate: Bearer\r\n", head=method == "HEAD")
+            return
         if method not in ("GET", "HEAD"):
             self._answer(connection, 405, b"only GET and HEAD\n", close=True, extra="Allow: GET, HEAD\r\n")
             return
-        if "://" in target:  # absolute-form, RFC 9112 section 3.2.2
-            target = "/" + target.partition("://")[2].partition("/")[2]
-        path = target.partition("?")[0]
         if path == "/metrics":
             self._metrics(connection, headers, method == "HEAD", close)
         elif path == "/healthz":
             wrong = self._health() if self._health is not None else None
             body = b"ok\n" if wrong is None else f"{wrong}\n".encode()
             self._answer(connection, 200 if wrong is None else 503, body, close=close, head=method == "HEAD")
+        elif path in self._pages:
+            self._page(connection, self._pages[path], query, method == "HEAD", close)
         else:
-            self._answer(connection, 404, b"see /metrics and /healthz\n", close=close, head=method == "HEAD")
+            known = " and ".join(["/metrics", "/healthz", *self._pages])
+            self._answer(connection, 404, f"see {known}\n".encode(), close=close, head=method == "HEAD")
+
+    def _page(self, connection: _Connection, page: Page, query: str, head: bool, close: bool) -> None:
+        try:
+            status, kind, body = page(parse_qs(query, max_num_fields=16))
+        except ValueError:
+            raise _BadRequest(400, "the query cannot be understood") from None
+        except Exception:
+            log.exception("a page of %s failed", self.listen)
+            status, kind, body = 500, "text/plain; charset=utf-8", b"this failed; see the log\n"
+        self._answer(connection, status, body, close=close, extra=f"Content-Type: {kind}\r\n", head=head)
 
     def _metrics(self, connection: _Connection, headers: dict[str, str], head: bool, close: bool) -> None:
         openmetrics = wants_openmetrics(headers.get("accept", ""))
@@ -371,7 +416,7 @@ class MetricsServer:
         connection.deadline = time.monotonic() + self._timeout
         self._pending += len(connection.answer)
         self._selector.modify(connection.sock, selectors.EVENT_WRITE, connection)
-        with contextlib.suppress(BlockingIOError, InterruptedError):
+        with contextlib.suppress(BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             self._send(connection)
 
     def _send(self, connection: _Connection) -> None:

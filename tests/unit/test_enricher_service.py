@@ -14,11 +14,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from enricher_kit import SECOND, T0, Follower, free_port, put_pod, serving, tcp, until
 
+from zerospan.enricher import client as client_module
 from zerospan.enricher import keys
 from zerospan.enricher.client import SERVICE, WATCH, resolve
 from zerospan.enricher.fanout import ALL_NODES
 from zerospan.enricher.source import Layer
-from zerospan.enricher.store import TagStore
+from zerospan.enricher.store import Piece, TagStore
 from zerospan.enricher.wire import tags_pb2 as pb
 
 
@@ -103,6 +104,24 @@ def test_a_range_is_told_to_those_who_asked_for_an_unknown_address() -> None:
         store.put_range(ipaddress.ip_network("10.9.0.0/16"), store.make({"zerospan.range.name": "RDS"}))
         until(lambda: (f.find(far) or {}).get("zerospan.range.name") == "RDS")
         assert not f.differs(store)
+
+
+def test_kinds_that_a_source_answers_for() -> None:
+    store = TagStore()
+    asked: list[tuple[bytes, int]] = []
+
+    def pieces(key: bytes, at_ns: int) -> list[Piece]:
+        asked.append((key, at_ns))
+        return [Piece(store.make({"process.pid": key[1:].decode()}), T0, 0)] if key == b"p1" else []
+
+    with serving(store, answers={keys.PROCESS: pieces}) as service, Follower(tcp(service), "n1") as f:
+        f.want([b"p1", b"p2"])
+        until(lambda: f.find(b"p1") == {"process.pid": "1"} and f.mirror.bindings.get(b"p2") == [])
+        f.drop([b"p1"])
+        f.want([b"p1"])
+        until(lambda: asked.count((b"p1", 0)) == 2)  # asked anew, not from a cache
+        assert resolve(tcp(service), [b"p1"], at_ns=T0 + 1).bindings[0].pieces
+        assert asked[-1] == (b"p1", T0 + 1)
 
 
 def test_reconnect_resumes_with_what_changed() -> None:
@@ -195,6 +214,34 @@ def test_heartbeats_keep_the_revision_new() -> None:
         put_pod(store, "n2", "pay", "10.0.0.8")  # not its affair
         until(lambda: f.client.stats().revision == store.revision)
         assert f.client.stats().silent_s < 5
+
+
+def test_a_stream_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "SILENCE_S", 0.3)
+    store = TagStore()
+    key = put_pod(store, "n1", "cart", "10.0.0.7")[0]
+    with serving(store, heartbeat_s=1000) as service, Follower(tcp(service), "n1") as f:
+        until(lambda: service.stats().streams >= 2)
+        until(lambda: f.client.stats().failures and f.find(key))
+        assert f.client.stats().resets == 1  # it resumed
+
+
+def test_a_failure_in_handing_out_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = TagStore()
+    with serving(store) as service, Follower(tcp(service), "n1") as f:
+        until(lambda: f.client.stats().in_sync)
+        mark, fails = service._fanout._mark, [True]
+
+        def once(key: bytes) -> None:
+            if fails:
+                fails.clear()
+                raise RuntimeError("planted")
+            mark(key)
+
+        monkeypatch.setattr(service._fanout, "_mark", once)
+        made = put_pod(store, "n1", "cart", "10.0.0.7")
+        until(lambda: f.find(made[2]))
+        assert not f.differs(store) and not fails
 
 
 def _raw(address: str) -> tuple[grpc.Channel, Any]:

@@ -1,0 +1,64 @@
+"""`zerospan enricher run`: the enricher."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+
+from zerospan.enricher.cli import options
+
+EPILOG = """examples:
+  zerospan enricher run                                      this host
+  zerospan enricher run --config /etc/zerospan/enricher.yaml
+  zerospan enricher run --scope cluster --listen-grpc 0.0.0.0:4319 --config e.yaml
+  zerospan enricher run --upstream zerospan-enricher.zerospan.svc:4319
+
+`ready` on standard error says that all sources are in sync; agents are served
+from the start on, with what is known. SIGTERM and SIGINT stop it."""
+
+SAY_S = 15.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EPILOG
+    options.add_config(parser)
+    options.add_run(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    from zerospan.enricher import run
+    from zerospan.exporter.cli.daemon import frugal_malloc, notify
+
+    config = options.configuration(args)
+    frugal_malloc()
+    run.raise_descriptors()
+    logging.getLogger().setLevel(config.log.level.upper())
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    enricher = run.build(config)
+    enricher.start()
+    began = said = time.monotonic()
+    try:
+        while not stop.is_set() and not enricher.in_sync():
+            stop.wait(0.1)
+            if time.monotonic() - said > SAY_S:
+                said = time.monotonic()
+                print(f"zerospan: waiting for {enricher.waiting_for()}", file=sys.stderr, flush=True)
+        if not stop.is_set():
+            seconds = time.monotonic() - began
+            print(
+                f"zerospan: ready (scope {config.scope}, node {enricher.node}, {enricher.store.revision} changes"
+                f" in {seconds:.1f} s, pid {os.getpid()})",
+                file=sys.stderr,
+                flush=True,
+            )
+            notify("READY=1")
+            stop.wait()
+        notify("STOPPING=1")
+    finally:
+        enricher.stop()
+    return 0
