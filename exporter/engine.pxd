@@ -9,6 +9,7 @@ from zerospan.exporter.assemble.processes cimport Proc, Processes
 from zerospan.exporter.assemble.span cimport EndAddress, SpanContext, SpanRec
 from zerospan.exporter.encode.batch cimport BatchEncoder
 from zerospan.exporter.link.cause cimport Causes
+from zerospan.exporter.link.due cimport Due
 from zerospan.exporter.link.hold cimport Held, Hold
 from zerospan.exporter.link.hops cimport Hops
 from zerospan.exporter.link.requests cimport Request, Requests
@@ -32,6 +33,7 @@ cdef class Engine:
     cdef readonly Hold hold      # spans in the order in which they ended
     cdef readonly Hold later     # those whose chain was not known when their hold ended
     cdef readonly PeerTable peers # whose addresses are, as the enricher says
+    cdef readonly Due nics       # spans of interfaces, which come late
     cdef Source source
     cdef object network
     cdef uint64_t *tally         # the counters of flows
@@ -53,6 +55,8 @@ cdef class Engine:
     cdef int drain(self, uint64_t now) except -1 nogil
     # Lets go what is due.
     cdef int let_go(self, uint64_t now, bint everything) except -1 nogil
+    # A span whose hold ended leaves, or waits on.
+    cdef void end_hold(self, const Held *held, uint64_t now, bint everything) noexcept nogil
     # Whether it left; 0 if it must wait for its chain.
     cdef int leave(self, SpanRec *r, uint64_t now, bint must) noexcept nogil
     # The same for the span of a network interface, once its trace is known.

@@ -53,7 +53,7 @@ cdef class Engine:
 
     def __init__(self, Source source, describe, *, signals=("traces",), self_tgid=0, mask=True, timeout_s=60.0,
                  max_connections=131072, max_open_bytes=32 << 20, route_limit=200, hold_s=2.0, max_hold_s=30.0,
-                 hold_bytes=36 << 20, registry_bytes=48 << 20, red=None, batch_bytes=1 << 20, flush_s=1.0,
+                 hold_bytes=36 << 20, registry_bytes=48 << 20, red=None, batch_bytes=1 << 20, flush_s=0.5,
                  honour_sampling=True, sdk_client_spans="child", Shared shared=None, network=NETWORK, PeerTable peers=None,
                  points_bytes=32 << 20, hops_bytes=16 << 20):
         self.source = source
@@ -64,12 +64,13 @@ cdef class Engine:
         self.causes = Causes(self.requests)
         self.hold = Hold(hold_bytes)
         self.later = Hold(hold_bytes)
+        self.nics = Due(hold_bytes)
         self.processes = Processes(describe)
         self.routes = Routes(limit=route_limit)
         self.red = Red() if red is None else red
         self.interfaces = Interfaces(keep_s=4 * max_hold_s)
         self.hops = Hops(hops_bytes, max(max_hold_s / 2, 5.0))
-        self.points = Points(self.requests, self.hold, self.interfaces, self.hops, Sequences(), points_bytes,
+        self.points = Points(self.requests, self.nics, self.interfaces, self.hops, Sequences(), points_bytes,
                              hold_s, max_hold_s)
         self.network = network
         self.flows = Flows(self.requests, self.causes, self.hold, self.processes, self.routes, self.points,
@@ -81,8 +82,11 @@ cdef class Engine:
         if shared is not None:
             shared.attach(self.requests, self.processes)
             shared.peers = self.peers
+            shared.omit = self.omit_sdk_spans
+            shared.hold_ns = <uint64_t>(hold_s * 1e9)
             self.flows.shared = shared
             self.points.shared = shared
+            self.points.ends = self.flows.ends
         self.tally = self.flows.counts
         self.want_traces = "traces" in signals
         self.want_logs = "logs" in signals
@@ -157,7 +161,7 @@ cdef class Engine:
         with nogil:
             self.flows.settle(now)
             self.flows.finish(now)
-        while self.hold.spans or self.later.spans:
+        while self.hold.spans or self.later.spans or self.nics.spans:
             with nogil:
                 self.let_go(now, True)
             self.take(out)
@@ -185,14 +189,14 @@ cdef class Engine:
             "seen": counts["seen"],
             "released": counts["released"],
             "dropped": {name: counts[name] for name in DROPS if counts[name]},
-            "in_flight": {"open": self.flows.open_requests, "held": self.hold.spans + self.later.spans},
+            "in_flight": {"open": self.flows.open_requests, "held": self.hold.spans + self.later.spans + self.nics.spans},
         }
 
     def memory(self):
         """Bytes that the tables hold."""
         return {"registry": self.requests.nbytes(), "causes": self.causes.nbytes(),
                 **({"shared": self.shared.nbytes()} if self.shared is not None else {}),
-                "hold": self.hold.nbytes + self.later.nbytes, "open": self.flows.open_bytes,
+                "hold": self.hold.nbytes + self.later.nbytes + self.nics.nbytes, "open": self.flows.open_bytes,
                 "ends": self.flows.ends.nbytes(), **({"tags": self.peers.nbytes()} if self.peers.active else {}),
                 "points": self.points.nbytes() + self.points.sequences.nbytes(), "hops": self.hops.nbytes()}
 
@@ -228,6 +232,11 @@ cdef class Engine:
                 self.leave(<SpanRec *>(<uint8_t *>held + sizeof(Held)), now, True)
                 self.hold.pop()
                 self.tally[N_HOLD_EARLY] += 1
+            while self.nics.tight():
+                held = self.nics.peek()
+                self.leave(<SpanRec *>(<uint8_t *>held + sizeof(Held)), now, True)
+                self.nics.pop()
+                self.tally[N_HOLD_EARLY] += 1
             if n % BATCH_OF_RECORDS == 0:
                 self.source.release()
                 if self.full():
@@ -253,19 +262,29 @@ cdef class Engine:
             held = self.hold.peek()
             if held == NULL or (held.due_ns > now and not everything):
                 break
-            r = <SpanRec *>(<uint8_t *>held + sizeof(Held))
-            if not self.leave(r, now, everything or held.last_ns <= now):
-                to = self.later.push(r.size, now + self.recheck_ns, held.last_ns)
-                if to != NULL:
-                    memcpy(to, r, r.size)
-                    self.tally[N_HOLD_WAITED] += 1
-                else:
-                    self.leave(r, now, True)
+            self.end_hold(held, now, everything)
             self.hold.pop()
             held = self.hold.peek()
             if held != NULL:
                 self.requests.prefetch((<SpanRec *>(<uint8_t *>held + sizeof(Held))).key)
+        while not self.full():
+            held = self.nics.peek()
+            if held == NULL or (held.due_ns > now and not everything):
+                break
+            self.end_hold(held, now, everything)
+            self.nics.pop()
         return 0
+
+    cdef void end_hold(self, const Held *held, uint64_t now, bint everything) noexcept nogil:
+        cdef SpanRec *r = <SpanRec *>(<uint8_t *>held + sizeof(Held))
+        cdef SpanRec *to
+        if not self.leave(r, now, everything or held.last_ns <= now):
+            to = self.later.push(r.size, now + self.recheck_ns, held.last_ns)
+            if to != NULL:
+                memcpy(to, r, r.size)
+                self.tally[N_HOLD_WAITED] += 1
+            else:
+                self.leave(r, now, True)
 
     cdef int leave(self, SpanRec *r, uint64_t now, bint must) noexcept nogil:
         cdef SpanContext c
@@ -279,7 +298,8 @@ cdef class Engine:
         cdef uint32_t i
         cdef bint lost = False, sdk = known != NULL and self.omit_sdk_spans and sdk_span(self.requests, known)
         cdef bint unsampled = False
-        if r.kind == KIND_INTERNAL and not has_process(known):
+        if r.kind == KIND_INTERNAL and not has_process(known) and (
+                known == NULL or self.shared is None or not self.shared.elsewhere(r.key)):
             self.tally[N_DROP_NIC_UNMATCHED] += 1
             if r.held:
                 self.requests.unref(r.key)
@@ -301,6 +321,8 @@ cdef class Engine:
                 if self.shared is not None and known.client_proc == 0:
                     peer = self.shared.other_end(r.key, False)
                     told = self.shared.where(r.key)
+                    if peer != NULL:
+                        sdk = self.shared.caller_omitted(r.key)     # its agent knows, and may be configured otherwise
                 if (known.client_proc or peer != NULL) and not sdk:
                     c.parent_id = span_id(r.key, POINT_CLIENT_PROCESS)
                     c.method = LINK_DNS_ID if r.transport == 17 else LINK_ISN
@@ -365,7 +387,8 @@ cdef class Engine:
         cdef bint server = r.kind == KIND_CLIENT
         if peer != NULL:
             c.peer_space = peer.space
-            c.who = NULL if peer.waits else peer.tags    # its address may be known before its container is
+            if not peer.waits:               # else its address may be known before its container is
+                c.who = peer.tags
         if not self.peers.active:
             return
         at = self.peers.find(r.family, r.remote_addr, r.remote_port, r.transport, when, server)
@@ -405,18 +428,20 @@ cdef class Engine:
         cdef const NicPart *part = nic_part(r)
         cdef const Proc *procs = self.processes.procs
         cdef const uint8_t *mine
-        cdef bint caller, omitted = self.omit_sdk_spans and sdk_span(self.requests, known)
+        cdef bint caller = known.client_proc != 0, omitted = self.omit_sdk_spans and sdk_span(self.requests, known)
         cdef Point point = point_of(self.interfaces, part.interface, part.flags & NIC_EGRESS)
         c.nic = &self.interfaces.all[part.interface]
-        if c.nic.role != ROLE_POD and not known.client_proc and not known.server_proc:
+        if not has_process(known) and (c.nic.role != ROLE_POD or self.shared.between(r.key)):
             point = POINT_GATEWAY_NODE   # another agent knows the request: it only passes here
         c.point = point
         c.span_id = point_id(r.key, point, c.nic.netns_cookie, c.nic.ifindex, part.tunnel, (part.flags & NIC_EGRESS) != 0)
-        caller = known.client_proc != 0 or (self.shared is not None and self.shared.caller_found(r.key))
+        if not caller and self.shared is not None and self.shared.caller_found(r.key):
+            caller = True
+            omitted = self.shared.caller_omitted(r.key)
         c.parent_id = span_id(r.key, POINT_CLIENT_PROCESS if caller and not omitted else POINT_SERVER_PROCESS)
         c.method = LINK_ISN
         c.peer_seen = True
-        if self.peers.active and c.nic.role == ROLE_POD:
+        if self.peers.active and c.nic.role == ROLE_POD and point != POINT_GATEWAY_NODE:
             # Before its packets are translated a pod's own address stands in them, at either end of its veth.
             mine = <const uint8_t *>r.local_addr if point <= POINT_CLIENT_NODE else <const uint8_t *>r.remote_addr
             c.who = self.peers.find(r.family, mine, 0, 0, r.start_ns + c.wall_offset, False)

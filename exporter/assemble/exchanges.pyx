@@ -399,6 +399,8 @@ cdef class Exchanges(FlowTable):
             o.told = 0   # the reference goes with the span
             if self.points.active:
                 self.points.process_ended(to)
+            if self.shared is not None:
+                self.shared.ended(to.key)
         self.forget(o)
         if f.head == NULL and f.passing == NULL and not f.closed_ns:
             self.unwait(f)

@@ -8,7 +8,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from zerospan.exporter.abi.events cimport zs_nic
 from zerospan.exporter.assemble.interfaces cimport Interfaces
 from zerospan.exporter.assemble.span cimport SpanRec
-from zerospan.exporter.link.hold cimport Hold
+from zerospan.exporter.link.due cimport Due
+from zerospan.exporter.link.ends cimport Ends
 from zerospan.exporter.link.hops cimport Hops
 from zerospan.exporter.link.ids cimport Point, hash64, span_id
 from zerospan.exporter.link.requests cimport Request, Requests
@@ -76,11 +77,12 @@ cdef struct PointFlow:       # a TCP connection at an interface, inside or outsi
 
 cdef class Points:
     cdef Requests requests
-    cdef Hold hold
+    cdef Due hold
     cdef Interfaces interfaces
     cdef Hops hops
     cdef Sequences sequences
     cdef Shared shared       # None: one host
+    cdef Ends ends           # of connections that processes of this host have; with `shared`
     cdef uint64_t *tally     # the pipeline's counters
     cdef uint64_t hold_ns
     cdef uint64_t max_hold_ns
@@ -104,6 +106,8 @@ cdef class Points:
     # A process of this host is done with a request.
     cdef void process_ended(self, const SpanRec *r) noexcept nogil
     cdef bint known(self, uint64_t key) noexcept nogil
+    # Whether no process of this host has the connection, as far as is remembered.
+    cdef bint passes(self, uint64_t connection) noexcept nogil
     cdef PointFlow *find(self, const PointFlow *like) noexcept nogil
     cdef PointFlow *by_hash(self, uint64_t hash) noexcept nogil
     cdef PointFlow *make(self, const PointFlow *like, uint64_t now) noexcept nogil
@@ -120,7 +124,8 @@ cdef class Points:
     cdef void let_go(self, PointFlow *f) noexcept nogil
     cdef void wait(self, PointFlow *f) noexcept nogil
 
-# Whether a process of K was seen, here or by another agent: else a point's span belongs to no trace.
+# Whether a process of K was seen here. Else a point's span belongs to no trace, unless another agent saw one
+# (Shared.elsewhere).
 cdef inline bint has_process(const Request *r) noexcept nogil:
     return r != NULL and (r.client_proc != 0 or r.server_proc != 0)
 

@@ -12,6 +12,9 @@ and answer where the former are not known. The side that connected asks; the oth
 * Of requests that are sent without waiting (pipelined) a run shows the first one only; the span lasts until the last answer.
 * A record whose `prev_seq` is not where the last run began follows a lost one: what was going on is forgotten, nothing is paired
   across the gap.
+* Its span is held from the end of the exchange on, as those of the processes are, however late that end is told.
+* On a host that has no process of the request (a gateway) nothing tells what belongs to it but K: other agents are asked who knows
+  it (link/shared.pyx), and an answer that pauses ends there.
 * A packet that enters and leaves by one interface makes two flows there: `way` tells them apart.
 * Nothing tells that a connection is idle but ZS_NIC_END. If that is lost, the end is the one that the process saw (NIC_END_UNKNOWN).
 
@@ -31,7 +34,8 @@ from zerospan.exporter.assemble.nic_part cimport (
     NIC_BY_SEQUENCE, NIC_EGRESS, NIC_END_UNKNOWN, OUTER, NicPart, nic_part, outer_addresses,
 )
 from zerospan.exporter.assemble.span cimport KIND_CLIENT, KIND_INTERNAL, KIND_SERVER, REASON_NONE, SpanRec
-from zerospan.exporter.link.hold cimport Hold
+from zerospan.exporter.link.due cimport Due
+from zerospan.exporter.link.ends cimport END_CLIENT, END_SERVER
 from zerospan.exporter.link.hops cimport Hops
 from zerospan.exporter.link.ids cimport (
     POINT_CLIENT_NODE, POINT_CLIENT_POD, POINT_CLIENT_PROCESS, POINT_SERVER_NODE, POINT_SERVER_POD, POINT_SERVER_PROCESS, Point,
@@ -69,7 +73,7 @@ cdef inline bint same(const PointFlow *a, const PointFlow *b) noexcept nogil:
 cdef class Points:
     """limit_bytes: of the table of flows. hold_s, max_hold_s: configuration `link`."""
 
-    def __cinit__(self, Requests requests, Hold hold, Interfaces interfaces, Hops hops, Sequences sequences,
+    def __cinit__(self, Requests requests, Due hold, Interfaces interfaces, Hops hops, Sequences sequences,
                   uint64_t limit_bytes=32 << 20, double hold_s=2.0, double max_hold_s=30.0):
         self.requests = requests
         self.hold = hold
@@ -204,6 +208,9 @@ cdef class Points:
 
     cdef bint known(self, uint64_t key) noexcept nogil:
         return has_process(self.requests.find(key))
+
+    cdef bint passes(self, uint64_t connection) noexcept nogil:
+        return connection != 0 and self.ends.find(connection, END_CLIENT) == NULL and self.ends.find(connection, END_SERVER) == NULL
 
     cdef int on_nic(self, const zs_nic *ev) noexcept nogil:
         cdef PointFlow like
@@ -447,6 +454,7 @@ cdef class Points:
         cdef NicPart *part
         cdef uint32_t size = sizeof(SpanRec) + sizeof(NicPart) + (OUTER if f.outer_family else 0)
         cdef uint32_t index
+        cdef uint64_t due = e.end_ns + self.hold_ns
         cdef int asker = e.side
         cdef Point point
         e.there = 0
@@ -463,7 +471,11 @@ cdef class Points:
                     self.hops.put(e.key, point, e.end_ns - e.start_ns)
                     if self.shared is not None and point >= POINT_SERVER_NODE:
                         self.shared.point(e.key, point, e.end_ns - e.start_ns)
-                r = self.hold.push((size + 7) & ~<uint32_t>7, now + self.hold_ns, now + self.max_hold_ns)
+                if due < now + self.hold_ns // 2 and not self.known(e.key):
+                    due = now + self.hold_ns // 2    # who knows it is still to be heard of
+                if self.shared is not None and e.ref and self.passes(f.connection) and not self.known(e.key):
+                    self.shared.passing_by(e.key)
+                r = self.hold.push((size + 7) & ~<uint32_t>7, due, now + self.max_hold_ns)
                 if r == NULL:
                     self.tally[N_DROP_OPEN_FULL] += 1
                 else:

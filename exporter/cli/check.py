@@ -17,12 +17,14 @@ from zerospan.exporter.config import Config, ConfigError, ring_size
 from zerospan.exporter.config.model import MIN_RING_BYTES, Files, Filter
 from zerospan.exporter.config.rules import listen_address
 from zerospan.exporter.config.secret import Url
+from zerospan.exporter.link.probe import probe
+from zerospan.exporter.link.store import MEMORY
 from zerospan.exporter.source import bpf, capture, nic
 from zerospan.exporter.terminal import paint, wants_color
 
 EPILOG = """examples:
   sudo zerospan check                      is this machine fit; which hooks
-  sudo zerospan check --config agent.yaml  with its settings, and its receivers
+  sudo zerospan check --config agent.yaml  with its settings, receivers, links
   sudo zerospan check --json               for scripts: usable, hooks, findings
 
 Loads each family of hooks for a moment and sends one request over 127.0.0.1
@@ -39,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_config(parser)
     options.add_capture(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    parser.add_argument("--no-sinks", action="store_true", help="do not try to reach the receivers")
+    parser.add_argument(
+        "--no-sinks", action="store_true", help="do not try to reach the receivers, nor the store of links"
+    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -58,6 +62,7 @@ def main(args: argparse.Namespace) -> int:
     findings += [filters(config), ring(config)]
     if not args.no_sinks:
         findings += sinks(config)
+        findings.append(links(config))
     findings.append(selftest(config, hooks))
     return answer(args, hooks, findings)
 
@@ -157,6 +162,12 @@ def sinks(config: Config) -> list[Finding]:
     return out
 
 
+def links(config: Config) -> Finding:
+    """The store of `links` as the agent would use it: one value is written, read and gone."""
+    found = probe(config.links, timeout_s=config.link.shared_timeout_s, hold_s=config.link.hold_s)
+    return Finding("links", found.state, found.text, found.fix)
+
+
 def reach(key: str, url: Url) -> Finding:
     text = url.reveal()
     parts = urlsplit(text if "://" in text else f"https://{text}")
@@ -209,7 +220,7 @@ def selftest(config: Config, hooks: str) -> Finding:
     from zerospan.exporter import pipeline  # loads all that the agent consists of
     from zerospan.exporter.selftest import SelfTest
 
-    bare = msgspec.structs.replace(options.without_receivers(config), filter=Filter(), files=Files())
+    bare = msgspec.structs.replace(options.without_receivers(config), filter=Filter(), files=Files(), links=Url(MEMORY))
     test = SelfTest()
     agent = pipeline.build(bare, hidden=test.hidden, control=False)
     try:

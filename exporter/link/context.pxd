@@ -66,5 +66,10 @@ cdef uint64_t context_cause(Requests requests, const Request *r) noexcept nogil
 cdef uint64_t context_beside(Requests requests, const Request *r) noexcept nogil
 # Whether an SDK makes a CLIENT span of this call itself: it carries a context that its process made.
 cdef bint sdk_span(Requests requests, const Request *r) noexcept nogil
+# The topmost request of which something is known, from r on up; not beyond one that brought a context.
+cdef Request *context_top(Requests requests, Request *r) noexcept nogil
+# Another host says of a root that an SDK below it began this trace; id NULL: that several did. False: what is known here says
+# otherwise, so that nothing from below names the trace.
+cdef bint context_told(Requests requests, Request *root, const uint8_t *id, uint8_t flags) noexcept nogil
 # The trace of the request `key`. False: it is not known yet; never with `must`. procs: Processes.procs.
 cdef bint context_name(Requests requests, const Proc *procs, uint64_t key, bint must, Name *out) noexcept nogil

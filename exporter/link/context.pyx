@@ -4,7 +4,8 @@
 A context that a call carries, and no request above it, is told upwards as soon as the call's cause is known: every
 request on the way to the root takes its trace id (CTX_ADOPTED), until one is met that brought a context itself, or one
 that took another (CTX_DISPUTED from there on up). The root's counts. All this happens before the first span of the
-trace leaves its hold; what comes later changes no name (CTX_FIXED): a trace must not be torn apart.
+trace leaves its hold; what comes later changes no name (CTX_FIXED): a trace must not be torn apart. Hosts that serve other parts
+of the trace are told through the store, by the root's K (link/shared.pyx, context_told).
 """
 
 from libc.stdint cimport uint8_t, uint64_t
@@ -132,6 +133,42 @@ cdef uint64_t context_beside(Requests requests, const Request *r) noexcept nogil
 
 cdef bint sdk_span(Requests requests, const Request *r) noexcept nogil:
     return context_own(r) and not r.context & CTX_PASSED_ON and context_cause(requests, r) == 0
+
+
+cdef Request *context_top(Requests requests, Request *r) noexcept nogil:
+    cdef Request *at = r
+    cdef int steps = 0
+    while at != NULL and steps <= MAX_CHAIN:
+        r = at
+        if context_own(at):
+            break
+        at = requests.find(above(at))
+        steps += 1
+    return r
+
+
+cdef bint context_told(Requests requests, Request *root, const uint8_t *id, uint8_t flags) noexcept nogil:
+    if context_own(root):
+        return True
+    if id == NULL:
+        if root.context & CTX_FIXED:
+            requests.contexts_late += named(root)
+        else:
+            root.context |= CTX_DISPUTED
+        return True
+    if named(root) and memcmp(context_trace_id(requests, root), id, 16) == 0:
+        return True
+    if root.context & CTX_FIXED:
+        requests.contexts_late += 1
+        return False
+    if root.context & (CTX_ADOPTED | CTX_DISPUTED):
+        if not root.context & CTX_DISPUTED:
+            requests.contexts_disputed += 1
+        root.context |= CTX_DISPUTED
+        return False
+    if context_put(requests, root, id, 0, flags):
+        root.context |= CTX_ADOPTED
+    return True
 
 
 cdef bint context_name(Requests requests, const Proc *procs, uint64_t key, bint must, Name *out) noexcept nogil:

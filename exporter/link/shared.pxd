@@ -4,7 +4,10 @@ Belongs to the drain thread, like the registry. A request that this agent sees o
 shows up here within the grace time the entry goes, and nobody is told. Else the end's Note is published, and the other
 end's is asked for, again and again at growing intervals for as long as the registry knows the request. What comes is put
 into the registry: K -> cause, and the causes above are asked for in turn up to the root, so that Engine.leave() follows
-a chain over hosts as it does within one.
+a chain over hosts as it does within one. A trace that an SDK began below the root is told under the root's K: every
+host of the trace knows that K before it names the trace, and asks once its own end of a request is over.
+
+A request that only passes this host's network interfaces (a gateway) is asked for, too, both ends of it; never told.
 
 Nothing here waits or does input and output: bytes go out and come in by two queues (take, give) that
 exporter/link/exchange.py carries. No time of another host is compared with one of this.
@@ -13,61 +16,33 @@ exporter/link/exchange.py carries. No time of another host is compared with one 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from zerospan.exporter.assemble.processes cimport Proc, Processes
+from zerospan.exporter.assemble.span cimport EndAddress
 from zerospan.exporter.encode.buf cimport Buf
 from zerospan.exporter.link.requests cimport Request, Requests
-from zerospan.exporter.assemble.span cimport EndAddress
 from zerospan.exporter.link.shared_codec cimport Note, Points
+from zerospan.exporter.link.shared_names cimport Names
+from zerospan.exporter.link.shared_table cimport End, SharedTable
 from zerospan.exporter.tags.table cimport PeerTable
 
 cdef enum:
-    WHEEL = 512              # places of the timing wheel
-    WHEEL_NS = 8000000       # of each
     HERE = 1024              # addresses of this host that are remembered
-    NAMES_MAX = 4096         # services of other hosts
+    ROOTS = 4096             # roots that are remembered
 
-cdef struct End:
-    uint64_t key             # K; 0: an empty slot
-    uint64_t due_ns          # next look at it
-    uint64_t told            # hash of the value that was published last; 0: none
-    uint64_t told_ns
-    uint32_t proc            # of the end that is here
-    uint32_t who             # service of the other end, place in `names`; 0: not known
-    uint32_t epoch           # of what was published
-    uint8_t end              # which end is here: END_CLIENT, END_SERVER; 0: neither, a cause above
-    uint8_t tries
-    uint8_t found            # the other end's value came
-    uint8_t flags            # NoteFlag of it
-    uint8_t datagram
-    uint8_t more             # points of this end are still to come
-    uint8_t pad[2]
-    Points *own
-    Points *theirs
-    EndAddress here          # of the end that is here
-    EndAddress there         # of the other end, as its agent has it; family 0: not told
+cdef struct Root:            # what was said lately of a trace's root
+    uint64_t key
+    uint64_t asked_ns
+    uint64_t told            # hash of the value that is in the store, as far as is known
+    uint64_t disputed        # told so: nothing else is told after it
 
-cdef struct Place:           # of the timing wheel: keys, each of which may be due by now
-    uint64_t *keys
-    uint32_t n
-    uint32_t cap
-
-cdef class Shared:
+cdef class Shared(SharedTable):
     cdef Requests requests
     cdef Processes processes
     cdef PeerTable peers         # without an enricher no addresses are told
-    cdef End *slots
-    cdef uint64_t mask
-    cdef readonly uint64_t n
-    cdef uint64_t limit          # entries
-    cdef Place wheel[WHEEL]
-    cdef uint64_t turned         # number of the next place, since the beginning of time
-    cdef uint64_t now_ns         # of the last turn
     cdef uint64_t grace_ns
     cdef uint64_t near_grace_ns
     cdef uint64_t ttl_ns
     cdef uint64_t here[HERE]
-    cdef Proc **names            # by hash
-    cdef uint32_t n_names
-    cdef list name_bytes         # owns what the slices of `names` point to
+    cdef Names names             # of services of other hosts
     cdef Buf puts                # of this turn
     cdef Buf gets
     cdef uint64_t n_puts
@@ -78,6 +53,11 @@ cdef class Shared:
     cdef uint64_t queue_limit
     cdef uint32_t epoch          # raised when the store may have forgotten: all that is alive is published again
     cdef public bint want_points # zerospan.hop.* are measured: an end is told when its points are there
+    cdef bint omit               # configuration link.sdk_client_spans
+    cdef uint64_t hold_ns        # how long spans wait for what is asked
+    cdef Root roots[ROOTS]       # each at its key's place
+    cdef double allowance        # requests passing by that may be asked for now
+    cdef uint64_t allowed_ns
     # counters
     cdef readonly uint64_t published
     cdef readonly uint64_t again
@@ -87,10 +67,10 @@ cdef class Shared:
     cdef readonly uint64_t late
     cdef readonly uint64_t bad
     cdef readonly uint64_t local
-    cdef readonly uint64_t refused
-    cdef readonly uint64_t names_refused
     cdef readonly uint64_t publish_dropped
     cdef readonly uint64_t ask_dropped
+    cdef readonly uint64_t passed
+    cdef readonly uint64_t passing_refused
 
     # A request was seen at one end (client: sent here). exact: its key is the same at the other end.
     cdef void seen(self, uint64_t key, bint client, uint32_t proc, uint8_t family, const uint8_t *local,
@@ -103,6 +83,16 @@ cdef class Shared:
     cdef const EndAddress *where(self, uint64_t key) noexcept nogil
     # The server's end is here, and an agent elsewhere has said that it sees the client's.
     cdef bint caller_found(self, uint64_t key) noexcept nogil
+    # Its client's agent says that it exports no span of it: an SDK's stands there (Request.trace, parent).
+    cdef bint caller_omitted(self, uint64_t key) noexcept nogil
+    # The end that is here is over: what an SDK below began is known by now.
+    cdef void ended(self, uint64_t key) noexcept nogil
+    # Interfaces of this host saw a request that no process of it has, as it seems: who knows it?
+    cdef void passing_by(self, uint64_t key) noexcept nogil
+    # Some agent knows a request that no process of this host has.
+    cdef bint elsewhere(self, uint64_t key) noexcept nogil
+    # Likewise, of both its ends: this host is neither the client's nor the server's.
+    cdef bint between(self, uint64_t key) noexcept nogil
     # How long the request took at a point of the server's host; published with that end. The longest of each kind is kept.
     cdef void point(self, uint64_t key, uint8_t point, uint64_t ns) noexcept nogil
     # No more points of this end will come.
@@ -112,18 +102,13 @@ cdef class Shared:
     # Every few milliseconds: applies what came, looks at what is due, hands over what is to go.
     cdef int turn(self, uint64_t now) except -1
 
-    cdef End *find(self, uint64_t key) noexcept nogil
-    cdef End *make(self, uint64_t key) noexcept nogil
-    cdef int grow(self) noexcept nogil
-    cdef void drop(self, End *e) noexcept nogil
-    cdef void due(self, End *e, uint64_t at_ns) noexcept nogil
-    cdef void look(self, uint64_t now) noexcept nogil
-    cdef void visit(self, End *e, uint64_t now) noexcept nogil
     cdef void note(self, const End *e, Note *note) noexcept nogil
     cdef void publish(self, End *e, uint64_t now) noexcept nogil
     cdef void ask(self, End *e) noexcept nogil
+    cdef void ask_end(self, uint64_t key, uint8_t end) noexcept nogil
+    cdef uint64_t root_due(self, const End *e) noexcept nogil
+    cdef bint root(self, End *e, Request *r, uint64_t now) noexcept nogil
+    cdef void tell_root(self, const Request *r, bint known, bint disputed) noexcept nogil
     cdef int apply(self, const uint8_t *p, size_t n) except -1 nogil
     cdef int learn(self, const Note *note) except -1 nogil
     cdef void learn_cause(self, End *e, Request *r, const Note *note) noexcept nogil
-    cdef uint32_t name_of(self, const uint8_t *p, uint32_t n) except? 0xffffffff nogil
-    cdef uint32_t new_name(self, const uint8_t *p, uint32_t n, uint32_t at) except? 0xffffffff

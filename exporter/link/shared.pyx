@@ -11,21 +11,26 @@ import collections
 import time
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.stdlib cimport calloc
+from libc.string cimport memcpy, memset
 
 from zerospan.exporter.assemble.span cimport LINK_THREAD, EndAddress
 from zerospan.exporter.encode.buf cimport buf_free, buf_put
-from zerospan.exporter.link.context cimport context_flags, context_own, context_put, context_trace_id
-from zerospan.exporter.link.ids cimport get_be64, hash64, hash_bytes
+from zerospan.exporter.link.context cimport (
+    CTX_ADOPTED, CTX_DISPUTED, context_flags, context_own, context_parent, context_put, context_told, context_top,
+    context_trace_id, sdk_span,
+)
+from zerospan.exporter.link.ids cimport hash_bytes
 from zerospan.exporter.link.requests cimport (
     CAUSE_DOUBTFUL, CAUSE_KNOWN, CAUSE_NONE, CAUSE_PENDING, Request, Requests,
 )
 from zerospan.exporter.link.shared_codec cimport (
-    END_CLIENT, END_SERVER, NOTE_ADDRESS, NOTE_MORE, NOTE_NAMED, NOTE_PENDING, NOTE_ROOT, NOTE_TENTATIVE, POINTS_MAX, VALUE_MAX, Note,
-    Points, note_decode, note_encode,
+    END_CLIENT, END_SERVER, END_TRACE, NOTE_ADDRESS, NOTE_DISPUTED, NOTE_MORE, NOTE_NAMED, NOTE_OMITTED, NOTE_PENDING, NOTE_ROOT,
+    NOTE_TENTATIVE, POINTS_MAX, VALUE_MAX, Note, Points, note_decode, note_encode,
 )
-from zerospan.exporter.proto.cursor cimport slice_of
+from zerospan.exporter.link.shared_names cimport Names
+from zerospan.exporter.link.shared_table cimport PASSING, PASSING_NOT, PASSING_SERVED, WHEEL, End, SharedTable
+from zerospan.exporter.proto.base cimport WIRE_TRACEPARENT
 from zerospan.exporter.tags.table cimport PeerTable
 
 cdef enum:
@@ -36,15 +41,14 @@ cdef enum:
     LAST_NS = 2000000000     # the longest time between two looks
     DATAGRAM_TTL_NS = 10000000000
     N_DELAYS = 4
-    NAME_PLACES = 2 * NAMES_MAX
+    ROOT_NS = 100000000      # between two looks for the root of a trace that an SDK began below
+    ASKED_AGAIN_NS = 100000000   # several ends of one trace ask for its root
+    PASSING_TRIES = 3
+    PASSING_PER_S = 2000     # requests passing by that are asked for, and at once
 
 # After the first look. The other end is published within its own grace time and a round or two of the network; then
 # less and less is to be hoped for, but a program may read a request late and a store may be away for a while.
 cdef uint64_t[N_DELAYS] DELAYS = [50000000, 150000000, 600000000, 1200000000]
-
-
-cdef inline uint32_t name_place(uint64_t h) noexcept nogil:
-    return <uint32_t>(h % (NAME_PLACES - 1)) + 1
 
 
 cdef inline bint loopback(uint8_t family, const uint8_t *address) noexcept nogil:
@@ -67,39 +71,20 @@ cdef class Shared:
 
     def __cinit__(self, double ttl_s=60.0, uint64_t queue_bytes=8 << 20, uint64_t table_bytes=16 << 20,
                   double grace_s=0.03):
-        self.mask = 1023
-        self.slots = <End *>calloc(self.mask + 1, sizeof(End))
-        self.names = <Proc **>calloc(NAME_PLACES, sizeof(Proc *))
-        if self.slots == NULL or self.names == NULL:
-            raise MemoryError("zerospan: no memory for the table of shared requests")
+        self.names = Names()
         self.limit = max(table_bytes // sizeof(End) // 2, 512)
         self.grace_ns = <uint64_t>(grace_s * 1e9)
         self.near_grace_ns = 10 * self.grace_ns
         self.ttl_ns = <uint64_t>(ttl_s * 1e9)
         self.queue_limit = queue_bytes
+        self.peers = PeerTable()
         self.outbox = collections.deque()
         self.inbox = collections.deque()
-        self.name_bytes = []
-        self.peers = PeerTable()
         self.epoch = 1
-        self.n_names = 1
-        self.names[0] = <Proc *>calloc(1, sizeof(Proc))
-        if self.names[0] == NULL:
-            raise MemoryError("zerospan: no memory for the table of shared requests")
+        self.hold_ns = 2000000000
+        self.allowance = PASSING_PER_S
 
     def __dealloc__(self):
-        cdef uint64_t i
-        if self.slots != NULL:
-            for i in range(self.mask + 1):
-                free(self.slots[i].own)
-                free(self.slots[i].theirs)
-        free(self.slots)
-        if self.names != NULL:
-            for i in range(NAME_PLACES):
-                free(self.names[i])
-        free(self.names)
-        for i in range(WHEEL):
-            free(self.wheel[i].keys)
         buf_free(&self.puts)
         buf_free(&self.gets)
 
@@ -107,6 +92,7 @@ cdef class Shared:
         """Called by the engine that it belongs to, before anything else."""
         self.requests = requests
         self.processes = processes
+        self.names.processes = processes
 
     # ---- the network's side: any thread, with the GIL ------------------------------------------------
 
@@ -129,12 +115,12 @@ cdef class Shared:
     def counts(self):
         """Name -> value."""
         return {"published": self.published, "published_again": self.again, "asked": self.asked, "found": self.found,
-                "missing": self.missing, "late": self.late, "bad": self.bad, "local": self.local, "table_full": self.refused,
-                "names_full": self.names_refused, "publish_dropped": self.publish_dropped,
-                "ask_dropped": self.ask_dropped}
+                "missing": self.missing, "late": self.late, "bad": self.bad + self.names.bad, "local": self.local, "table_full": self.refused,
+                "names_full": self.names.refused, "publish_dropped": self.publish_dropped,
+                "ask_dropped": self.ask_dropped, "passed": self.passed, "passing_refused": self.passing_refused}
 
     def nbytes(self):
-        cdef uint64_t total = (self.mask + 1) * sizeof(End) + self.queued
+        cdef uint64_t total = (self.mask + 1) * sizeof(End) + ROOTS * sizeof(Root) + self.queued
         cdef int i
         for i in range(WHEEL):
             total += self.wheel[i].cap * sizeof(uint64_t)
@@ -151,63 +137,6 @@ cdef class Shared:
         """[(point, ns)] of the other end, as far as they are known."""
         cdef const Points *p = self.points(key)
         return [(p.point[i], p.ns[i]) for i in range(p.n)] if p != NULL else []
-
-    # ---- the table -----------------------------------------------------------------------------------
-
-    cdef End *find(self, uint64_t key) noexcept nogil:
-        cdef uint64_t i = key & self.mask
-        if key == 0:
-            return NULL
-        while self.slots[i].key:
-            if self.slots[i].key == key:
-                return &self.slots[i]
-            i = (i + 1) & self.mask
-        return NULL
-
-    cdef End *make(self, uint64_t key) noexcept nogil:
-        cdef uint64_t i
-        if key == 0 or self.n >= self.limit or (4 * (self.n + 1) > 3 * self.mask and self.grow() < 0):
-            self.refused += 1
-            return NULL
-        i = key & self.mask
-        while self.slots[i].key:
-            i = (i + 1) & self.mask
-        memset(&self.slots[i], 0, sizeof(End))
-        self.slots[i].key = key
-        self.n += 1
-        return &self.slots[i]
-
-    cdef int grow(self) noexcept nogil:
-        cdef uint64_t mask = 2 * self.mask + 1, i, j
-        cdef End *slots = <End *>calloc(mask + 1, sizeof(End))
-        if slots == NULL:
-            return -1
-        for i in range(self.mask + 1):
-            if self.slots[i].key:
-                j = self.slots[i].key & mask
-                while slots[j].key:
-                    j = (j + 1) & mask
-                slots[j] = self.slots[i]
-        free(self.slots)
-        self.slots = slots
-        self.mask = mask
-        return 0
-
-    cdef void drop(self, End *e) noexcept nogil:
-        """Empties a slot and closes the gap."""
-        cdef uint64_t hole = e - self.slots, i = hole, home
-        free(e.own)
-        free(e.theirs)
-        while True:
-            i = (i + 1) & self.mask
-            if self.slots[i].key == 0:
-                break
-            home = self.slots[i].key & self.mask
-            if ((i - home) & self.mask) >= ((i - hole) & self.mask):
-                self.slots[hole] = self.slots[i]
-                hole = i
-        memset(&self.slots[hole], 0, sizeof(End))
-        self.n -= 1
 
     # ---- what the engine says ------------------------------------------------------------------------
 
@@ -233,6 +162,9 @@ cdef class Shared:
                 return
         if e.end == 0:                           # it was asked for as a cause: the client's end
             e.tries = 0
+            e.passing = PASSING_NOT
+            e.ended_ns = 0
+            e.asked_root = 0
             if client:
                 e.found = 0
         e.end = END_CLIENT if client else END_SERVER
@@ -259,7 +191,7 @@ cdef class Shared:
             e.more = 0
             self.publish(e, self.now_ns)         # the last word: what was learned since, before the registry forgets it
         if e.found:
-            return self.names[e.who]
+            return self.names.places[e.who]
         if not client and e.end == END_SERVER:
             self.missing += 1
         return NULL
@@ -270,7 +202,50 @@ cdef class Shared:
 
     cdef bint caller_found(self, uint64_t key) noexcept nogil:
         cdef const End *e = self.find(key)
-        return e != NULL and e.end == END_SERVER and e.found != 0
+        return e != NULL and e.end != END_CLIENT and e.found != 0
+
+    cdef bint caller_omitted(self, uint64_t key) noexcept nogil:
+        cdef const End *e = self.find(key)
+        return e != NULL and e.end != END_CLIENT and e.found != 0 and e.flags & NOTE_OMITTED
+
+    cdef bint elsewhere(self, uint64_t key) noexcept nogil:
+        cdef const End *e = self.find(key)
+        return e != NULL and e.end == 0 and (e.found != 0 or e.passing == PASSING_SERVED)
+
+    cdef bint between(self, uint64_t key) noexcept nogil:
+        cdef const End *e = self.find(key)
+        return e != NULL and e.end == 0 and e.found != 0 and e.passing == PASSING_SERVED
+
+    cdef void ended(self, uint64_t key) noexcept nogil:
+        cdef End *e = self.find(key)
+        cdef uint64_t at = self.now_ns
+        cdef const Request *top
+        if e == NULL or e.end == 0 or e.ended_ns:
+            return
+        e.ended_ns = self.now_ns
+        top = context_top(self.requests, self.requests.find(key))
+        if top == NULL or context_own(top) or not top.context & (CTX_ADOPTED | CTX_DISPUTED):
+            at += self.hold_ns * 5 // 8
+        if e.tries and e.due_ns > at:            # before the first look the other end may still show up here
+            self.due(e, at)
+
+    cdef void passing_by(self, uint64_t key) noexcept nogil:
+        cdef End *e = self.find(key)
+        if e != NULL and (e.end or e.passing or e.found):
+            return
+        if e == NULL:
+            if self.allowance < 1 or 2 * self.n >= self.limit:
+                self.passing_refused += 1
+                return
+            e = self.make(key)
+            if e == NULL:
+                return
+            self.allowance -= 1
+        self.passed += 1
+        e.passing = PASSING
+        e.tries = 0
+        e.ended_ns = self.now_ns
+        self.due(e, self.now_ns + self.grace_ns)
 
     cdef void point(self, uint64_t key, uint8_t point, uint64_t ns) noexcept nogil:
         cdef End *e = self.find(key)
@@ -306,63 +281,15 @@ cdef class Shared:
 
     # ---- time ----------------------------------------------------------------------------------------
 
-    cdef void due(self, End *e, uint64_t at_ns) noexcept nogil:
-        """Looked at by then. An entry may stand in several places of the wheel: only the time in it counts."""
-        cdef uint64_t place = at_ns // WHEEL_NS + 1
-        cdef Place *p
-        cdef uint64_t *grown
-        cdef uint32_t cap
-        if place < self.turned:
-            place = self.turned
-        if place >= self.turned + WHEEL:
-            place = self.turned + WHEEL - 1
-        e.due_ns = place * WHEEL_NS
-        p = &self.wheel[place % WHEEL]
-        if p.n == p.cap:
-            cap = p.cap * 2 if p.cap else 16
-            grown = <uint64_t *>realloc(p.keys, cap * sizeof(uint64_t))
-            if grown == NULL:
-                self.refused += 1
-                self.drop(e)
-                return
-            p.keys = grown
-            p.cap = cap
-        p.keys[p.n] = e.key
-        p.n += 1
-
-    cdef void look(self, uint64_t now) noexcept nogil:
-        cdef uint64_t last = now // WHEEL_NS
-        cdef Place *p
-        cdef End *e
-        cdef Place taken
-        cdef uint32_t i
-        cdef int places = 0
-        while self.turned <= last and places < WHEEL:
-            p = &self.wheel[self.turned % WHEEL]
-            taken = p[0]
-            memset(p, 0, sizeof(Place))
-            self.turned += 1
-            places += 1
-            for i in range(taken.n):
-                e = self.find(taken.keys[i])
-                if e != NULL and e.due_ns < self.turned * WHEEL_NS:
-                    self.visit(e, now)
-            if p.keys == NULL and taken.cap <= 1024:
-                taken.n = 0
-                p[0] = taken
-            else:
-                free(taken.keys)
-        if self.turned <= last:
-            self.turned = last + 1               # the first time, or a long sleep: what was due has been looked at
-
     cdef void visit(self, End *e, uint64_t now) noexcept nogil:
         cdef Request *r = self.requests.find(e.key)
-        cdef uint64_t wait
+        cdef uint64_t wait, at
+        cdef bint begun
         if r == NULL or (r.client_proc and r.server_proc):
             self.local += r != NULL
             self.drop(e)
             return
-        if e.end == 0 and r.client_proc:
+        if e.end == 0 and (r.client_proc or (e.passing and r.server_proc)):
             self.drop(e)                         # the cause is one of this host's: the registry knows the rest
             return
         if e.end:
@@ -373,13 +300,25 @@ cdef class Shared:
         # At the first look the other end's agent is telling, too: a question would come too early half of the time.
         if e.end and e.tries == 0:
             pass
+        elif e.passing and not e.found:
+            if e.tries < PASSING_TRIES:
+                self.ask(e)
+                if e.passing != PASSING_SERVED:
+                    self.ask_end(e.key, END_SERVER)
         elif not e.found or e.flags & (NOTE_PENDING | NOTE_MORE) or (e.flags & NOTE_TENTATIVE and e.tries == N_DELAYS):
             self.ask(e)
+        begun = self.root(e, r, now)
         wait = DELAYS[e.tries] if e.tries < N_DELAYS else LAST_NS
         e.tries += e.tries < N_DELAYS
         if wait > RETRY_NS and ((e.found and e.flags & (NOTE_PENDING | NOTE_MORE))
                                 or (e.end == END_CLIENT and (r.cause_state == CAUSE_PENDING or r.cause))):
             wait = RETRY_NS
+        at = self.root_due(e)
+        if at > now:
+            if begun and wait > ROOT_NS:
+                wait = ROOT_NS       # a higher root may be learned of, which is to be told, too
+            if at < now + wait:
+                wait = at - now
         self.due(e, now + wait)
 
     # ---- what is told --------------------------------------------------------------------------------
@@ -410,6 +349,9 @@ cdef class Shared:
             note.flags |= NOTE_MORE
         if e.end != END_CLIENT:
             return
+        if self.omit and r != NULL and sdk_span(self.requests, r):
+            note.flags |= NOTE_OMITTED
+            note.parent = context_parent(self.requests, r)
         while at != NULL:
             if context_own(at):
                 note.flags |= NOTE_NAMED
@@ -460,11 +402,90 @@ cdef class Shared:
         buf_put(&self.puts, value, n)
 
     cdef void ask(self, End *e) noexcept nogil:
-        cdef uint8_t end = END_SERVER if e.end == END_CLIENT else END_CLIENT
+        self.ask_end(e.key, END_SERVER if e.end == END_CLIENT else END_CLIENT)
+
+    cdef void ask_end(self, uint64_t key, uint8_t end) noexcept nogil:
         self.asked += 1
         self.n_gets += 1
-        buf_put(&self.gets, &e.key, 8)
+        buf_put(&self.gets, &key, 8)
         buf_put(&self.gets, &end, 1)
+
+    # ---- the root's name -----------------------------------------------------------------------------
+
+    cdef uint64_t root_due(self, const End *e) noexcept nogil:
+        """When the name of the root is asked for next; 0: not again. At a gateway, which hears of a request late, sooner."""
+        if e.ended_ns == 0 or e.asked_root > 1:
+            return 0
+        if e.passing:
+            return e.ended_ns + self.hold_ns * (3 + e.asked_root) // 10
+        return e.ended_ns + self.hold_ns * (5 + 2 * e.asked_root) // 8
+
+    cdef bint root(self, End *e, Request *r, uint64_t now) noexcept nogil:
+        """Tells the trace that an SDK began below the root; asks whether another host knows of one, and once more if so.
+        Whether one is known here."""
+        cdef Request *top = context_top(self.requests, r)
+        cdef Root *said
+        cdef uint64_t at
+        cdef bint known
+        if top == NULL or context_own(top):
+            return False
+        known = top.context & (CTX_ADOPTED | CTX_DISPUTED) != 0
+        if known and e.end:
+            self.tell_root(top, False, top.context & CTX_DISPUTED != 0)
+        at = self.root_due(e)
+        if at == 0 or now < at or (e.passing == PASSING and not e.found):
+            return known
+        e.asked_root += 1
+        if e.asked_root > 1 and not known:
+            return False
+        said = &self.roots[top.key % ROOTS]
+        if said.key == top.key and now - said.asked_ns < ASKED_AGAIN_NS:
+            return known
+        if said.key != top.key:
+            memset(said, 0, sizeof(Root))
+            said.key = top.key
+        said.asked_ns = now
+        self.ask_end(top.key, END_TRACE)
+        return known
+
+    cdef void tell_root(self, const Request *r, bint known, bint disputed) noexcept nogil:
+        """known: the store has it. disputed: that no SDK's trace is this one's."""
+        cdef Root *said = &self.roots[r.key % ROOTS]
+        cdef Note note
+        cdef uint8_t value[VALUE_MAX]
+        cdef uint8_t end = END_TRACE, datagram = 0
+        cdef uint16_t n
+        cdef uint64_t h
+        if said.key != r.key:
+            memset(said, 0, sizeof(Root))
+            said.key = r.key
+        if said.disputed and not disputed:
+            return
+        memset(&note, 0, sizeof(Note))
+        note.key = r.key
+        note.end = END_TRACE
+        if disputed:
+            note.flags = NOTE_DISPUTED
+        else:
+            note.flags = NOTE_NAMED
+            note.wire = WIRE_TRACEPARENT
+            note.trace_flags = context_flags(self.requests, r)
+            memcpy(note.trace_id, context_trace_id(self.requests, r), 16)
+        n = <uint16_t>note_encode(&note, value)
+        h = hash_bytes(value, n, self.epoch)
+        if h == said.told:
+            return
+        said.told = h
+        said.disputed = disputed
+        if known:
+            return
+        self.published += 1
+        self.n_puts += 1
+        buf_put(&self.puts, &r.key, 8)
+        buf_put(&self.puts, &end, 1)
+        buf_put(&self.puts, &datagram, 1)
+        buf_put(&self.puts, &n, 2)
+        buf_put(&self.puts, value, n)
 
     # ---- what comes ----------------------------------------------------------------------------------
 
@@ -490,8 +511,21 @@ cdef class Shared:
     cdef int learn(self, const Note *note) except -1 nogil:
         cdef End *e = self.find(note.key)
         cdef Request *r = self.requests.find(note.key)
+        cdef bint right
+        if note.end == END_TRACE:
+            if r == NULL:
+                self.late += 1
+            elif note.flags & (NOTE_NAMED | NOTE_DISPUTED):
+                right = context_told(self.requests, r, NULL if note.flags & NOTE_DISPUTED else note.trace_id,
+                                     note.trace_flags)
+                if r.context & (CTX_ADOPTED | CTX_DISPUTED) or not right:
+                    self.tell_root(r, right, note.flags & NOTE_DISPUTED != 0 or not right)
+            return 0
         if e == NULL or r == NULL:
             self.late += r == NULL               # else both ends are here
+            return 0
+        if note.end == END_SERVER and e.end == 0 and e.passing:
+            e.passing = PASSING_SERVED
             return 0
         if (note.end == END_CLIENT and (e.end == END_CLIENT or r.client_proc)) or (
                 note.end == END_SERVER and e.end != END_CLIENT):
@@ -499,7 +533,7 @@ cdef class Shared:
         self.found += e.found == 0
         e.found = 1
         e.flags = note.flags
-        e.who = self.name_of(note.name.p, note.name.n)
+        e.who = self.names.find(note.name.p, note.name.n)
         if note.flags & NOTE_ADDRESS:
             e.there = note.address
             self.peers.notice(e.there.family, e.there.addr, 0, 0, False)
@@ -542,7 +576,7 @@ cdef class Shared:
                 elif up.cause == 0:
                     up.cause_state = CAUSE_NONE
         if note.flags & NOTE_NAMED:
-            if not context_own(up) and context_put(self.requests, up, note.trace_id, 0, note.trace_flags):
+            if not context_own(up) and context_put(self.requests, up, note.trace_id, note.parent, note.trace_flags):
                 up.wire = note.wire
             return
         if note.up == 0 or note.flags & (NOTE_ROOT | NOTE_PENDING) or self.find(note.up) != NULL:
@@ -551,51 +585,14 @@ cdef class Shared:
         if above != NULL:
             self.due(above, self.now_ns)
 
-    cdef uint32_t name_of(self, const uint8_t *p, uint32_t n) except? 0xffffffff nogil:
-        """Place of a service's name; 0 if it is none, or if there are too many."""
-        cdef uint64_t h
-        cdef uint32_t at
-        if n == 0:
-            return 0
-        h = hash_bytes(p, n, 0)
-        at = name_place(h)
-        while self.names[at] != NULL:
-            if self.names[at].name.n == n and memcmp(self.names[at].name.p, p, n) == 0:
-                return at
-            at = at % (NAME_PLACES - 1) + 1
-        with gil:
-            return self.new_name(p, n, at)
-
-    cdef uint32_t new_name(self, const uint8_t *p, uint32_t n, uint32_t at) except? 0xffffffff:
-        cdef bytes name = (<const char *>p)[:n]
-        cdef Proc *proc
-        try:
-            text = name.decode()
-        except UnicodeDecodeError:
-            text = "\0"
-        if not text.isprintable():
-            self.bad += 1
-            return 0
-        if self.n_names >= NAMES_MAX:
-            self.names_refused += 1
-            return 0
-        proc = <Proc *>calloc(1, sizeof(Proc))
-        if proc == NULL:
-            self.names_refused += 1
-            return 0
-        self.name_bytes.append(name)
-        proc.name = slice_of(<const uint8_t *><const char *>name, n)
-        proc.service = self.processes.services.setdefault(text, len(self.processes.services) + 1)
-        self.names[at] = proc
-        self.n_names += 1
-        return at
-
     # ---- the engine's step ---------------------------------------------------------------------------
 
     cdef int turn(self, uint64_t now) except -1:
         cdef bytes values
         cdef const char *p
         cdef size_t n
+        self.allowance = min(<double>PASSING_PER_S, self.allowance + (now - self.allowed_ns) * 1e-9 * PASSING_PER_S)
+        self.allowed_ns = now
         self.now_ns = now
         while self.inbox:
             values = self.inbox.popleft()

@@ -2,6 +2,7 @@
 
   zs1:c:<K>   by the agent that sees the client's end: which request the call serves, what names its trace, who sent it
   zs1:s:<K>   by the agent that sees the server's end: who serves it, how long each point of the way took
+  zs1:t:<K>   K is that of a trace's root: an SDK somewhere below it began a trace, of which all above it is part, too
 
 <K> is 16 hexadecimal digits. A value is one version byte and a fixed head, all big-endian, and holds no time of day:
 clocks of hosts differ. Another host's bytes are remote bytes: decode() reads them with the checked cursor, and either
@@ -14,14 +15,15 @@ from zerospan.exporter.assemble.span cimport EndAddress
 from zerospan.exporter.proto.cursor cimport Slice
 
 cdef enum:
-    VERSION = 1
+    VERSION = 2
     END_CLIENT = 0x63        # 'c'
     END_SERVER = 0x73        # 's'
+    END_TRACE = 0x74         # 't': no end, the root's name
     NAME_MAX = 255           # bytes of a service name
     POINTS_MAX = 8
     VALUE_HEAD = 24
     ADDRESS_BYTES = 19       # family, port, address
-    VALUE_MAX = 24 + 16 + 19 + 255 + 8 * 9
+    VALUE_MAX = 24 + 16 + 8 + 19 + 255 + 8 * 9
     KEY_CHARS = 22           # zs1:c:0123456789abcdef
 
 cdef enum NoteFlag:
@@ -30,7 +32,9 @@ cdef enum NoteFlag:
     NOTE_NAMED = 4           # a trace context names the trace, from `up` on down
     NOTE_TENTATIVE = 8       # later evidence may take the cause back, or the name
     NOTE_MORE = 16           # points of the way, or the name of this end, are still to come
-    NOTE_ADDRESS = 32        # with this end's own address; only from agents that have an enricher
+    NOTE_OMITTED = 32        # the client's span is left out: an SDK's stands in its place (`parent`); with NOTE_NAMED
+    NOTE_DISPUTED = 64       # of END_TRACE: two SDKs began traces below this root, so that neither names it
+    NOTE_ADDRESS = 128       # with this end's own address; only from agents that have an enricher
 
 cdef struct Points:          # of one request: zerospan.hop.*
     uint32_t n
@@ -46,6 +50,7 @@ cdef struct Note:
     uint8_t wire             # WireContext, with NOTE_NAMED
     uint8_t trace_flags
     uint8_t trace_id[16]     # with NOTE_NAMED
+    uint64_t parent          # span id, with NOTE_OMITTED
     Slice name               # service.name of this end; points into what was decoded
     Points points
     EndAddress address       # of this end's socket, with NOTE_ADDRESS: what the other end sees may be a Service's, or a node's

@@ -29,7 +29,8 @@ cdef void note_key(uint64_t key, uint8_t end, uint8_t *out) noexcept nogil:
 cdef bint of_an_agent(Slice command) noexcept nogil:
     cdef uint32_t at = 4 if command.n > 4 and command.p[3] == 0x20 else 5
     return command.n >= at + 6 and command.p[at - 1] == 0x20 and memcmp(command.p + at, PREFIX, 4) == 0 \
-        and (command.p[at + 4] == END_CLIENT or command.p[at + 4] == END_SERVER) and command.p[at + 5] == 0x3A
+        and (command.p[at + 4] == END_CLIENT or command.p[at + 4] == END_SERVER or command.p[at + 4] == END_TRACE) \
+        and command.p[at + 5] == 0x3A
 
 
 cdef uint32_t note_encode(const Note *note, uint8_t *out) noexcept nogil:
@@ -51,6 +52,9 @@ cdef uint32_t note_encode(const Note *note, uint8_t *out) noexcept nogil:
     if note.flags & NOTE_NAMED:
         memcpy(w, note.trace_id, 16)
         w += 16
+        if note.flags & NOTE_OMITTED:
+            put_be64(w, note.parent)
+            w += 8
     if note.flags & NOTE_ADDRESS:
         w[0] = note.address.family
         w[1] = <uint8_t>(note.address.port >> 8)
@@ -100,8 +104,14 @@ cdef bint note_decode(const uint8_t *p, uint32_t n, uint64_t key, uint8_t end, N
         if any_bit == 0:
             return False
         cur_skip(&c, 16)
+        if note.flags & NOTE_OMITTED:
+            if c.left < 8:
+                return False
+            note.parent = get_be64(c.p)
+            cur_skip(&c, 8)
     else:
         note.wire = 0
+        note.flags &= ~<uint8_t>NOTE_OMITTED
     if note.flags & NOTE_ADDRESS:
         if c.left < ADDRESS_BYTES or (c.p[0] != AF_INET and c.p[0] != AF_INET6):
             return False
@@ -123,8 +133,10 @@ cdef bint note_decode(const uint8_t *p, uint32_t n, uint64_t key, uint8_t end, N
     return c.ok and c.left == 0
 
 
-def encode(end, key, up=0, flags=0, method=0, wire=0, trace_flags=0, trace_id=bytes(16), name=b"", points=(), address=None):
-    """The value of a request's end ("c" or "s"). points: (point, ns) pairs. address: (4 or 16 bytes, port)."""
+def encode(end, key, up=0, flags=0, method=0, wire=0, trace_flags=0, trace_id=bytes(16), parent=0, name=b"", points=(),
+           address=None):
+    """The value of a request's end ("c" or "s"), or of a root ("t"). points: (point, ns) pairs. address: (4 or 16 bytes, port).
+    """
     cdef Note note
     cdef uint8_t out[VALUE_MAX]
     cdef const uint8_t[::1] text = name if name else b"\0"
@@ -138,6 +150,7 @@ def encode(end, key, up=0, flags=0, method=0, wire=0, trace_flags=0, trace_id=by
     note.trace_flags = trace_flags
     for i in range(16):
         note.trace_id[i] = trace_id[i]
+    note.parent = parent
     note.name = slice_of(&text[0], len(name))
     if address is not None:
         note.flags |= NOTE_ADDRESS
@@ -159,7 +172,7 @@ def decode(bytes value, end, key):
     if not note_decode(<const uint8_t *>p, <uint32_t>len(value), key, ord(end), &note):
         return None
     return {"up": note.up, "flags": note.flags, "method": note.method, "wire": note.wire, "trace_flags": note.trace_flags,
-            "trace_id": (<char *>note.trace_id)[:16], "name": (<const char *>note.name.p)[:note.name.n],
+            "trace_id": (<char *>note.trace_id)[:16], "parent": note.parent, "name": (<const char *>note.name.p)[:note.name.n],
             **({"address": ((<char *>note.address.addr)[:4 if note.address.family == AF_INET else 16], note.address.port)}
                if note.flags & NOTE_ADDRESS else {}),
             "points": [(note.points.point[i], note.points.ns[i]) for i in range(note.points.n)]}

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
-from zerospan.exporter.config.secret import Url
+from zerospan.exporter.config.secret import MASK, Url
 
 MEMORY = "memory"
 PORT, SENTINEL_PORT = 6379, 26379
@@ -154,6 +154,9 @@ def open_socket(store: Store, address: Address | None, timeout_s: float, *, sent
         if made is not None:
             made.close()
         said = "no answer in time" if isinstance(e, TimeoutError) else str(e)
+        for secret in (store.password, store.options.get("sentinel_password")):
+            if secret:
+                said = said.replace(secret, MASK)  # a server that knows no AUTH repeats its words
         raise StoreError(f"{name}: {said}") from e
     return made
 

@@ -26,6 +26,8 @@ LINKS = {
     "names_full": "names of services of other hosts left out",
     "publish_dropped": "not told: link.shared_queue_bytes was reached",
     "ask_dropped": "not asked: link.shared_queue_bytes was reached",
+    "passed": "requests that only pass this host's interfaces, asked for",
+    "passing_refused": "such that were not asked for: more than 2000/s, or link.shared_bytes was reached",
     "rounds": "rounds sent to the store",
     "rounds_failed": "rounds without an answer in time",
     "connects": "connections made",

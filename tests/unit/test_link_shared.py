@@ -205,7 +205,7 @@ def test_a_long_request_is_kept_alive(rig: RigMaker) -> None:
 
 def test_points_of_the_other_host(rig: RigMaker) -> None:
     """What the server's host measured is there before the client's span leaves, also if it came after the first
-    telling; who wants no points asks once."""
+    telling; who wants no points asks once for the other end, and once for the trace's root."""
     hosts = Hosts(rig, 2, processes=ALL)
     asked = []
     for want in (False, True):
@@ -226,7 +226,7 @@ def test_points_of_the_other_host(rig: RigMaker) -> None:
         assert len(hosts[0].rig.spans) == want, "they have not left yet"
         hosts.run(1)
         asked.append(hosts.asked - before)
-    assert asked[0] == 2 < asked[1] < 12
+    assert asked[0] == 4 < asked[1] < 12
 
 
 def test_interfaces_of_the_other_host(rig: RigMaker) -> None:
@@ -391,6 +391,11 @@ def test_a_value_says_what_was_put_in() -> None:
     said = codec.decode(value, "c", 7)
     assert said is not None and said["up"] == 9 and said["trace_id"] == trace and said["name"].decode() == "übung"
     assert said["flags"] == 12 and said["method"] == 8 and said["wire"] == 1 and said["trace_flags"] == 1
+    value = codec.encode("c", 7, flags=4 | 32, wire=1, trace_id=trace, parent=0xB7AD6B7169203331, name=b"shop")
+    said = codec.decode(value, "c", 7)
+    assert said is not None and said["parent"] == 0xB7AD6B7169203331 and said["name"] == b"shop"
+    said = codec.decode(codec.encode("t", 7, flags=64), "t", 7)
+    assert said is not None and said["flags"] == 64
     points = [(i % 7 + 1, i * 10**9) for i in range(8)]
     said = codec.decode(codec.encode("s", 7, name=b"x", points=points), "s", 7)
     assert said is not None and said["points"] == points
@@ -414,7 +419,7 @@ def test_what_is_no_value() -> None:
     for n in range(len(good)):
         assert codec.decode(good[:n], "c", 7) is None
     assert codec.decode(good + b"\0", "c", 7) is None
-    assert codec.decode(b"\2" + good[1:], "c", 7) is None, "another version"
+    assert codec.decode(b"\1" + good[1:], "c", 7) is None, "another version"
     assert codec.decode(codec.encode("c", 7, up=7), "c", 7) is None, "its own cause"
     assert codec.decode(codec.encode("c", 7, flags=4, wire=1, trace_id=bytes(16)), "c", 7) is None
     assert codec.decode(codec.encode("c", 7, flags=4, wire=9, trace_id=b"t" * 16), "c", 7) is None
@@ -428,9 +433,10 @@ def test_fuzzed_values(seed: int) -> None:
     for _ in range(20000):
         key = rng.choice([1, 7, 2**64 - 1])
         value = bytearray(
-            codec.encode("c", key, up=rng.choice([0, 5]), flags=rng.choice([0, 4]), wire=rng.choice([1, 4]),
-                         trace_id=b"t" * 16, name=b"n" * rng.choice([0, 3, 255]),
-                         points=[(1, 5)] * rng.choice([0, 1, 8]), address=rng.choice([None, (b"\12" * 4, 80)]))
+            codec.encode("c", key, up=rng.choice([0, 5]), flags=rng.choice([0, 4, 36]),
+                         wire=rng.choice([1, 4]), trace_id=b"t" * 16, parent=rng.choice([0, 9]),
+                         name=b"n" * rng.choice([0, 3, 255]), points=[(1, 5)] * rng.choice([0, 1, 8]),
+                         address=rng.choice([None, (b"\12" * 4, 80)]))
         )  # fmt: skip
         for _ in range(rng.randrange(3)):
             value[rng.choice([rng.randrange(8), rng.randrange(len(value))])] = rng.randrange(256)
@@ -445,7 +451,7 @@ def test_fuzzed_values(seed: int) -> None:
 
 
 def test_an_agents_own_commands_are_told_from_others() -> None:
-    for command in (b"SET zs1:c:0000000000000abc ?", b"MGET zs1:s:00", b"GET zs1:c:1"):
+    for command in (b"SET zs1:c:0000000000000abc ?", b"MGET zs1:s:00", b"GET zs1:c:1", b"SET zs1:t:00"):
         assert codec.is_agents(command)
     for command in (b"SET zs1:x:00", b"GET user:zs1:c:", b"MGET a zs1:c:00", b"SET", b"", b"GETzs1:c:", b"GET zs1:c"):
         assert not codec.is_agents(command)

@@ -4,7 +4,8 @@
 
 NEXT: the next service's port, 0: none. SDK: what is in the program: none; w3c, b3, b3multi (OpenTelemetry's SDK with
 this propagator, and its instrumentation of `requests`; spans go as OTLP to the COLLECTOR's port); sw8 (SkyWalking's
-agent, which instruments the server and `requests` itself). Headers are passed on only if SDK is `pass`.
+agent, which instruments the server and `requests` itself). Headers are passed on only if SDK is `pass`. It listens at
+RELAY_ADDRESS, and NEXT is at RELAY_NEXT (environment; both 127.0.0.1 if not given).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 NAME, PORT, NEXT, SDK = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 COLLECTOR = f"127.0.0.1:{sys.argv[5]}" if len(sys.argv) > 5 else ""
+ADDRESS, NEXT_HOST = (os.environ.get(name, "127.0.0.1") for name in ("RELAY_ADDRESS", "RELAY_NEXT"))
 CONTEXTS = ("traceparent", "b3", "sw8", "x-b3-traceid", "x-b3-spanid", "x-b3-sampled")
 
 Serving = Callable[[Any, str], contextlib.AbstractContextManager[Any]]
@@ -26,7 +28,7 @@ Serving = Callable[[Any, str], contextlib.AbstractContextManager[Any]]
 
 def plain() -> tuple[Serving, Callable[[str, Any], bytes]]:
     def ask(path: str, headers: Any) -> bytes:
-        connection = http.client.HTTPConnection("127.0.0.1", NEXT, timeout=30)
+        connection = http.client.HTTPConnection(NEXT_HOST, NEXT, timeout=30)
         passed = {k: v for k, v in headers.items() if SDK == "pass" and k.lower() in CONTEXTS}
         connection.request("GET", path, headers=passed)
         answer = connection.getresponse().read()
@@ -39,7 +41,7 @@ def plain() -> tuple[Serving, Callable[[str, Any], bytes]]:
 def by_requests() -> Callable[[str, Any], bytes]:
     import requests
 
-    return lambda path, headers: requests.get(f"http://127.0.0.1:{NEXT}{path}", timeout=30).content
+    return lambda path, headers: requests.get(f"http://{NEXT_HOST}:{NEXT}{path}", timeout=30).content
 
 
 def opentelemetry() -> tuple[Serving, Callable[[str, Any], bytes]]:
@@ -104,4 +106,4 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
 
-Server(("127.0.0.1", PORT), Handler).serve_forever()
+Server((ADDRESS, PORT), Handler).serve_forever()
