@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from agent import COMMAND, Agent, attributes, logs, spans
 from prometheus_client.parser import text_string_to_metric_families
+from sharing import store
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "unit"))
@@ -79,15 +80,15 @@ class Place:
             "k8s.deployment.name": self.name, "k8s.pod.label.team": "blue",
         }  # fmt: skip
 
-    def put(self, store: TagStore, since_ns: int = 1) -> None:
-        pod = store.make(self.tags)
+    def put(self, to: TagStore) -> None:
+        pod = to.make(self.tags)
         instance = {"k8s.container.name": "app", "service.instance.id": f"prod.{self.name}-x1.app"}
-        app = store.make(instance, pod)
-        with store.batch():
+        app = to.make(instance, pod)
+        with to.batch():
             for key, tags in (
                 (keys.address(self.pod.address), pod), (keys.pod(self.uid), pod), (keys.container(self.container), app),
             ):  # fmt: skip
-                store.put(key, tags, layer=Layer.KUBERNETES, since_ns=since_ns, node=self.node)
+                to.put(key, tags, layer=Layer.KUBERNETES, since_ns=1, node=self.node)
 
     def ask(self, address: str, port: int, *paths: str) -> None:
         self.pod.output([sys.executable, "-c", ASK, address, str(port), *paths])
@@ -105,16 +106,24 @@ class World:
         self.front.pod.run([sys.executable, "-m", "http.server", str(PORT), "--directory", "/var/empty"])
         self.front.pod.wait_port(PORT)
         self.service = cluster.service("front", 80, [self.front.pod], PORT)
+        # also what kube-proxy makes of traffic that it cannot send back otherwise: the server sees a node's address
+        self.masked = cluster.service("masked", 81, [self.front.pod], PORT, node_port=30081, snat=True)
 
-    def fill(self, store: TagStore) -> None:
+    def fill(self, to: TagStore) -> None:
         for place in (self.client, self.front):
-            store.put(
-                keys.node(place.node), store.make({"k8s.node.name": place.node, "cloud.region": "eu-1"}),
+            to.put(
+                keys.node(place.node), to.make({"k8s.node.name": place.node, "cloud.region": "eu-1"}),
                 layer=Layer.KUBERNETES, since_ns=1, node=place.node,
             )  # fmt: skip
-            place.put(store)
-        tags = {"k8s.service.name": "front", "k8s.namespace.name": "prod", "zerospan.k8s.service.type": "ClusterIP"}
-        store.put(keys.address(self.service), store.make(tags), layer=Layer.KUBERNETES, since_ns=1)
+            place.put(to)
+        for name, address in (("front", self.service), ("masked", self.masked)):
+            tags = {"k8s.service.name": name, "k8s.namespace.name": "prod", "zerospan.k8s.service.type": "ClusterIP"}
+            to.put(keys.address(address), to.make(tags), layer=Layer.KUBERNETES, since_ns=1)
+        for host in self.cluster.hosts:
+            node = to.make({"k8s.node.name": host.name, "host.name": host.name})
+            to.put(keys.address(host.address), node, layer=Layer.KUBERNETES, since_ns=1)
+            tags = {"k8s.service.name": "masked", "k8s.namespace.name": "prod", "zerospan.k8s.service.type": "NodePort"}
+            to.put(keys.endpoint(host.address, 30081), to.make(tags), layer=Layer.KUBERNETES, since_ns=1)
 
 
 @pytest.fixture(scope="module")
@@ -130,13 +139,18 @@ def world() -> Iterator[World]:
 
 
 @contextlib.contextmanager
-def agents(world: World, folder: Path, address: str) -> Iterator[list[Agent]]:
+def agents(world: World, folder: Path, address: str, links: str = "memory") -> Iterator[list[Agent]]:
     with contextlib.ExitStack() as stack:
         made = []
         for host in world.cluster.hosts:
             at = folder / host.name
             at.mkdir()
-            config = {"enricher": {"address": address, "node": host.name}, "capture": {"nic": 1}, "selftest": False}
+            config = {
+                "enricher": {"address": address, "node": host.name},
+                "capture": {"nic": 1},
+                "selftest": False,
+                "links": links,
+            }
             options = [option for name in host.namespaces for option in ("--netns", name)]
             made.append(stack.enter_context(Agent(at, config, *options)))
         for agent in made:
@@ -169,10 +183,10 @@ def expected(place: Place) -> dict[str, str]:
 
 
 def test_both_ends_carry_their_tags_and_the_others(world: World, tmp_path: Path) -> None:
-    store = TagStore()
-    world.fill(store)
+    known = TagStore()
+    world.fill(known)
     with (
-        serving(store, [f"unix:{tmp_path}/e.sock"]),
+        serving(known, [f"unix:{tmp_path}/e.sock"]),
         agents(world, tmp_path, f"unix://{tmp_path}/e.sock") as (one, two),
     ):
         world.client.ask(world.front.pod.address, PORT, "/direct")
@@ -217,16 +231,56 @@ def test_both_ends_carry_their_tags_and_the_others(world: World, tmp_path: Path)
         assert {(d["client"], d["server"]) for d, n in found if n} == {("client", "front")}
 
 
+def test_behind_a_service_both_ends_are_exact_with_shared_links(world: World, tmp_path: Path) -> None:
+    """Each agent says where its end really is: through a ClusterIP, a node port, masqueraded or not."""
+    ways = {
+        "/direct": (world.front.pod.address, PORT, ""),
+        "/service": (world.service, 80, "front"),
+        "/masked": (world.masked, 81, "masked"),
+        "/nodeport": (world.cluster.hosts[0].address, 30081, "masked"),
+        "/othernode": (world.cluster.hosts[1].address, 30081, "masked"),
+    }
+    tags = TagStore()
+    world.fill(tags)
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(store(tmp_path))
+        stack.enter_context(serving(tags, [f"unix:{tmp_path}/e.sock"]))
+        address, links = f"unix://{tmp_path}/e.sock", f"redis://127.0.0.1:{port}/0"
+        one, two = stack.enter_context(agents(world, tmp_path, address, links))
+        for path, (to, number, _) in ways.items():
+            world.client.ask(to, number, path)
+        for agent in (one, two):
+            agent.settled(1)
+        edges = [e for agent in (one, two) for e in samples(agent, "traces_service_graph_request_total") if e[1]]
+        for agent in (one, two):
+            agent.stop()
+    client, server = by_path(one, CLIENT), by_path(two, SERVER)
+    for path, (_, _, service) in ways.items():
+        named = {"k8s.service.name": service} if service else {}
+        assert server[path]["parentSpanId"] == client[path]["spanId"], path
+        assert peer(client[path]) == {**expected(world.front), **named}, path
+        assert client[path]["attributes"]["service.peer.name"] == "front", path
+        assert client[path]["attributes"]["service.peer.namespace"] == "prod", path
+        assert peer(server[path]) == expected(world.client), path
+        assert server[path]["attributes"]["service.peer.name"] == "client", path
+    assert {server[path]["attributes"]["network.peer.address"] for path in ("/masked", "/nodeport")} != {
+        world.client.pod.address
+    }, "nothing was masqueraded"
+    assert [({k: v for k, v in d.items() if k in ("client", "server", "connection_type")}, n) for d, n in edges] == [
+        ({"client": "client", "server": "front"}, len(ways))
+    ]
+
+
 def test_the_enricher_goes_away_and_comes_back(world: World, tmp_path: Path) -> None:
     """What was told last is stamped meanwhile, what is missing is counted; the next one, with a store of its own, tells
     the rest."""
     socket = f"unix:{tmp_path}/e.sock"
-    store = TagStore()
-    world.fill(store)
+    known = TagStore()
+    world.fill(known)
     late = Place(world, world.cluster.hosts[0], "late")
     with contextlib.ExitStack() as stack:
         first = stack.enter_context(contextlib.ExitStack())
-        first.enter_context(serving(store, [socket]))
+        first.enter_context(serving(known, [socket]))
         one, two = stack.enter_context(agents(world, tmp_path, f"unix://{tmp_path}/e.sock"))
         world.client.ask(world.front.pod.address, PORT, "/before")
         for agent in (one, two):
