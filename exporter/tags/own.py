@@ -9,6 +9,7 @@ from zerospan.enricher import keys
 from zerospan.exporter.process.cgroup import Place
 
 NOT_ANSWERED, NOTHING_KNOWN = 1, 2  # ProcessInfo.waits
+NAMES = ("service.", "process.")
 STEP = 32  # processes described again between two steps of the drain: some 0.1 ms each
 
 
@@ -50,10 +51,12 @@ class Own:
         pod = keys.pod(place.pod) if place.pod else b""
         process = keys.process(self._name, tgid) if tgid else b""
         if shared and shared not in self._of:
-            self._follow(shared, tuple(key for key in (container, pod) if key), process)
+            self._follow(shared, tuple(key for key in (container, pod, process) if key))
         tags = self.node()
         if process:
-            tags = tags | (self._source.find(process) or {})
+            # its names are the describer's to choose, which sees the same; what is opted in (environment) comes along
+            said = self._source.find(process) or {}
+            tags = tags | {name: value for name, value in said.items() if not name.startswith(NAMES)}
         found = None
         for key in (container, pod):
             if key and found is None:
@@ -84,6 +87,8 @@ class Own:
             if key == self._node:
                 self._due.update(dict.fromkeys(self._of))
                 self._due[""] = None  # the interfaces' spans
+            elif key[:1] == keys.PROCESS and self._source.find(key) is None:
+                pass  # most often nothing is known of it: nothing to say anew
             elif key in self._users:
                 self._due.update(dict.fromkeys(self._users[key]))
         some = list(self._due)[:STEP]
@@ -91,11 +96,10 @@ class Own:
             del self._due[shared]
         return some
 
-    def _follow(self, shared: str, asked: tuple[bytes, ...], told: bytes) -> None:
-        """told: a key of which this node is told without asking."""
+    def _follow(self, shared: str, asked: tuple[bytes, ...]) -> None:
         new = tuple(key for key in asked if key not in self._users)
-        self._of[shared] = (*asked, told) if told else asked
-        for key in self._of[shared]:
+        self._of[shared] = asked
+        for key in asked:
             self._users.setdefault(key, set()).add(shared)
         if new:
             self._source.want(new)

@@ -183,6 +183,18 @@ def test_what_the_process_and_the_configuration_say_wins(tmp_path: Path) -> None
     assert json.loads(f"{{{info.labels.decode()}}}")["k8s_cluster_name"] == "own"
 
 
+def test_what_is_opted_in_of_a_process_comes_along_but_not_its_name(agent: Agent) -> None:
+    agent.proc.add(8)
+    shared = agent.describe(8).shared
+    said = {"service.name": "other", "process.pid": "1", "zerospan.process.env.TEAM": "red"}
+    agent.world.put(keys.process(NODE, 8), said)
+    agent.turn()
+    assert keys.process(NODE, 8) in agent.world.client.asked
+    resource = decoded(agent.again()[shared].resource)
+    assert resource["zerospan.process.env.TEAM"] == "red"
+    assert (resource["service.name"], resource["process.pid"]) == ("shop", 8)
+
+
 def test_keys_of_processes_that_have_ended_are_dropped(agent: Agent) -> None:
     put_all(agent.world)
     agent.proc.add(7, cgroup=CGROUP)
