@@ -5,8 +5,8 @@ from libc.stdint cimport int64_t, uint64_t
 from zerospan.exporter.assemble.flows cimport Flows
 from zerospan.exporter.assemble.interfaces cimport Interfaces
 from zerospan.exporter.assemble.points cimport Points
-from zerospan.exporter.assemble.processes cimport Processes
-from zerospan.exporter.assemble.span cimport SpanContext, SpanRec
+from zerospan.exporter.assemble.processes cimport Proc, Processes
+from zerospan.exporter.assemble.span cimport EndAddress, SpanContext, SpanRec
 from zerospan.exporter.encode.batch cimport BatchEncoder
 from zerospan.exporter.link.cause cimport Causes
 from zerospan.exporter.link.due cimport Due
@@ -17,6 +17,7 @@ from zerospan.exporter.link.shared cimport Shared
 from zerospan.exporter.metrics.red cimport Red
 from zerospan.exporter.metrics.routes cimport Routes
 from zerospan.exporter.source.source cimport Source
+from zerospan.exporter.tags.table cimport PeerTable
 
 cdef class Engine:
     cdef readonly Flows flows
@@ -31,6 +32,7 @@ cdef class Engine:
     cdef readonly Hops hops
     cdef readonly Hold hold      # spans in the order in which they ended
     cdef readonly Hold later     # those whose chain was not known when their hold ended
+    cdef readonly PeerTable peers # whose addresses are, as the enricher says
     cdef readonly Due nics       # spans of interfaces, which come late
     cdef Source source
     cdef object network
@@ -59,4 +61,6 @@ cdef class Engine:
     cdef int leave(self, SpanRec *r, uint64_t now, bint must) noexcept nogil
     # The same for the span of a network interface, once its trace is known.
     cdef int leave_point(self, SpanRec *r, SpanContext *c, const Request *known) noexcept nogil
+    # Who is at the other end, by its process and its address: completes the context.
+    cdef void meet(self, const SpanRec *r, SpanContext *c, const Proc *peer, const EndAddress *told) noexcept nogil
     cdef bint full(self) noexcept nogil

@@ -6,6 +6,7 @@ from zerospan.exporter.metrics.red import Red
 from zerospan.exporter.metrics.routes import Routes
 from zerospan.exporter.process import ProcessInfo
 from zerospan.exporter.source.interfaces import Interface
+from zerospan.exporter.tags.table import PeerTable
 
 Signal = Literal["traces", "logs", "loki"]
 
@@ -43,6 +44,7 @@ class Engine:
     routes: Routes
     red: Red
     shared: Shared | None
+    peers: PeerTable
     def __init__(
         self,
         source: object,
@@ -65,11 +67,13 @@ class Engine:
         honour_sampling: bool = True,
         sdk_client_spans: Literal["child", "omit"] = "child",
         shared: Shared | None = None,
+        peers: PeerTable | None = None,
         network: ProcessInfo = ...,
         points_bytes: int = ...,
         hops_bytes: int = ...,
     ) -> None: ...
     def tick(self, now: int, wall_offset: int) -> list[tuple[Signal, memoryview, int]]: ...
+    def refill(self, info: ProcessInfo) -> bool: ...
     def settle(self, now: int) -> None: ...
     def lossy(self, now: int) -> None: ...
     def expire(self, now: int, idle_ns: int) -> None: ...

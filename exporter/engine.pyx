@@ -7,32 +7,40 @@ recording runs through the same code at its own pace.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from zerospan.exporter.assemble.interfaces cimport ROLE_POD
 from zerospan.exporter.assemble.nic_part cimport NIC_EGRESS, NicPart, nic_part
 from zerospan.exporter.assemble.points cimport has_process, point_id, point_of
 from zerospan.exporter.assemble.processes cimport Proc
 from zerospan.exporter.assemble.span cimport (
-    KIND_CLIENT, KIND_INTERNAL, KIND_SERVER, LINK_DNS_ID, LINK_ISN, LINK_NONE, LINK_TRACEPARENT, SpanContext, SpanRec,
+    KIND_CLIENT, KIND_INTERNAL, KIND_SERVER, LINK_DNS_ID, LINK_ISN, LINK_NONE, LINK_TRACEPARENT, STR_PEER, EndAddress,
+    SpanContext, SpanRec, span_str,
 )
 from zerospan.exporter.link.context cimport (
     Name, context_beside, context_cause, context_changed, context_name, context_own, context_parent, sdk_span,
 )
-from zerospan.exporter.link.ids cimport POINT_CLIENT_PROCESS, POINT_GATEWAY_NODE, POINT_SERVER_PROCESS, Point, span_id
+from zerospan.exporter.link.ids cimport POINT_CLIENT_NODE, POINT_CLIENT_PROCESS, POINT_GATEWAY_NODE, POINT_SERVER_PROCESS, Point, span_id
 from zerospan.exporter.link.requests cimport Request
 from zerospan.exporter.selfmon.counters cimport (
     N_DROP_ENCODE, N_DROP_NIC_UNMATCHED, N_DROP_NOT_SAMPLED, N_DROP_SDK_SPAN, N_DROP_SELFTEST, N_HOLD_EARLY, N_HOLD_WAITED,
-    N_LINKED, N_MAX, N_RELEASED, N_SEEN, N_UNLINKED,
+    N_LINKED, N_MAX, N_PEER_AWAY, N_PEER_UNANSWERED, N_PEER_UNKNOWN, N_RELEASED, N_SEEN, N_TAGS_LATE, N_UNLINKED,
 )
 from zerospan.exporter.link.sequences cimport Sequences
 from zerospan.exporter.link.shared_codec cimport Points as SharedPoints
+from zerospan.exporter.proto.cursor cimport Slice
+from zerospan.exporter.tags.peer cimport Peer
+from zerospan.exporter.tags.table cimport NOT_ANSWERED, NOTHING_KNOWN, PeerTable
 from zerospan.exporter.encode.batch import BatchEncoder
 from zerospan.exporter.process.network import NETWORK
 from zerospan.exporter.selfmon.counters import DROPS, NAMES
 
 cdef enum:
     BATCH_OF_RECORDS = 64    # after so many the ring's space is given back
+
+
+cdef inline bint same(Slice a, Slice b) noexcept nogil:
+    return a.n == b.n and memcmp(a.p, b.p, a.n) == 0
 
 
 cdef class Engine:
@@ -46,7 +54,7 @@ cdef class Engine:
     def __init__(self, Source source, describe, *, signals=("traces",), self_tgid=0, mask=True, timeout_s=60.0,
                  max_connections=131072, max_open_bytes=32 << 20, route_limit=200, hold_s=2.0, max_hold_s=30.0,
                  hold_bytes=36 << 20, registry_bytes=48 << 20, red=None, batch_bytes=1 << 20, flush_s=0.5,
-                 honour_sampling=True, sdk_client_spans="child", Shared shared=None, network=NETWORK,
+                 honour_sampling=True, sdk_client_spans="child", Shared shared=None, network=NETWORK, PeerTable peers=None,
                  points_bytes=32 << 20, hops_bytes=16 << 20):
         self.source = source
         self.requests = Requests(registry_bytes)
@@ -68,9 +76,12 @@ cdef class Engine:
         self.flows = Flows(self.requests, self.causes, self.hold, self.processes, self.routes, self.points,
                            max_connections=max_connections, max_open_bytes=max_open_bytes, timeout_s=timeout_s,
                            hold_s=hold_s, max_hold_s=max_hold_s, mask=mask, self_tgid=self_tgid)
+        self.peers = PeerTable() if peers is None else peers
+        self.flows.peers = self.peers
         self.shared = shared
         if shared is not None:
             shared.attach(self.requests, self.processes)
+            shared.peers = self.peers
             shared.omit = self.omit_sdk_spans
             shared.hold_ns = <uint64_t>(hold_s * 1e9)
             self.flows.shared = shared
@@ -99,6 +110,7 @@ cdef class Engine:
             if self.points.proc == 0:
                 self.points.proc = self.processes.add(self.network)
         out = []
+        self.peers.update(now)
         if self.shared is not None:
             self.shared.turn(now)
         while more:
@@ -113,6 +125,22 @@ cdef class Engine:
             self.flushed_ns = now
             self.take(out)
         return out
+
+    def refill(self, info):
+        """What is said of a process (ProcessInfo.shared) has changed: so say spans that have not left yet, and all later ones. Between
+        two ticks. Returns whether the process is known."""
+        cdef uint32_t i
+        if info.shared == self.network.shared:
+            self.network = info
+        i = self.processes.refill(info)
+        if i == 0:
+            return False
+        self.traces.renew(i)
+        self.logs.renew(i)
+        self.loki.renew(i)
+        if info.target_info and not info.hidden:
+            self.red.rename(i, info.series, info.target_info)
+        return True
 
     def settle(self, uint64_t now):
         """Time-outs and answers that passed without a record; every half second."""
@@ -169,7 +197,7 @@ cdef class Engine:
         return {"registry": self.requests.nbytes(), "causes": self.causes.nbytes(),
                 **({"shared": self.shared.nbytes()} if self.shared is not None else {}),
                 "hold": self.hold.nbytes + self.later.nbytes + self.nics.nbytes, "open": self.flows.open_bytes,
-                "ends": self.flows.ends.nbytes(),
+                "ends": self.flows.ends.nbytes(), **({"tags": self.peers.nbytes()} if self.peers.active else {}),
                 "points": self.points.nbytes() + self.points.sequences.nbytes(), "hops": self.hops.nbytes()}
 
     def links(self):
@@ -266,6 +294,7 @@ cdef class Engine:
         cdef const Proc *peer = NULL
         cdef uint64_t cause = 0
         cdef const SharedPoints *theirs
+        cdef const EndAddress *told = NULL
         cdef uint32_t i
         cdef bint lost = False, sdk = known != NULL and self.omit_sdk_spans and sdk_span(self.requests, known)
         cdef bint unsampled = False
@@ -291,6 +320,7 @@ cdef class Engine:
                 c.peer_proc = known.client_proc
                 if self.shared is not None and known.client_proc == 0:
                     peer = self.shared.other_end(r.key, False)
+                    told = self.shared.where(r.key)
                     if peer != NULL:
                         sdk = self.shared.caller_omitted(r.key)     # its agent knows, and may be configured otherwise
                 if (known.client_proc or peer != NULL) and not sdk:
@@ -300,6 +330,7 @@ cdef class Engine:
                 c.peer_proc = known.server_proc
                 if self.shared is not None and known.server_proc == 0:
                     peer = self.shared.other_end(r.key, True)
+                    told = self.shared.where(r.key)
                     theirs = self.shared.points(r.key)
                     if theirs != NULL and self.hops.active:
                         for i in range(theirs.n):
@@ -324,10 +355,13 @@ cdef class Engine:
             c.hops = self.hops.split(r.key, r.end_ns - r.start_ns, <uint64_t *>c.hop)
         if c.peer_proc:
             peer = &self.processes.procs[c.peer_proc]
+            told = NULL
+        self.meet(r, &c, peer, told)
         if me.hidden or (peer != NULL and peer.hidden):
             self.tally[N_DROP_SELFTEST] += 1
         else:
             c.untraced = unsampled
+            self.tally[N_TAGS_LATE] += me.waits == 1
             self.red.observe(r, &c, me, peer)
             sdk = sdk and r.kind == KIND_CLIENT
             if self.want_traces and not unsampled and not sdk and self.traces.add(r, &c, r.proc, me, peer) < 0:
@@ -343,11 +377,57 @@ cdef class Engine:
             self.requests.unref(r.key)
         return 1
 
+    cdef void meet(self, const SpanRec *r, SpanContext *c, const Proc *peer, const EndAddress *told) noexcept nogil:
+        """The process is exact; without it, the end's own address (told by the other end's agent, or seen here), then the one that
+        this end spoke with, at the span's time. What stands for others (a Service) is never taken for them."""
+        cdef const Peer *at
+        cdef EndAddress end
+        cdef uint64_t when = r.start_ns + c.wall_offset
+        cdef uint8_t finding
+        cdef bint server = r.kind == KIND_CLIENT
+        if peer != NULL:
+            c.peer_space = peer.space
+            if not peer.waits:               # else its address may be known before its container is
+                c.who = peer.tags
+        if not self.peers.active:
+            return
+        at = self.peers.find(r.family, r.remote_addr, r.remote_port, r.transport, when, server)
+        finding = self.peers.finding
+        if at != NULL and at.stands_for:
+            c.via = at
+            at = NULL
+        if c.who == NULL:
+            if told != NULL and told.family:
+                at = self.peers.find(told.family, told.addr, told.port, r.transport, when, False)
+            elif r.n[STR_PEER] == sizeof(EndAddress):
+                memcpy(&end, span_str(r, STR_PEER).p, sizeof(EndAddress))
+                at = self.peers.find(end.family, end.addr, end.port, r.transport, when, False)
+            if at != NULL and not at.stands_for:
+                c.who = at
+        if peer != NULL and c.who == NULL:
+            c.who = peer.tags
+        if peer != NULL and peer.name.n:
+            # told by another agent, with no more than its name: the address's tags say more where they agree
+            if c.peer_space.n == 0 and c.who != NULL and same(c.who.name, peer.name):
+                c.peer_space = c.who.space
+            return
+        at = c.who if c.who != NULL and c.who.name.n else c.via
+        if at != NULL:
+            c.peer_name = at.name
+            c.peer_space = at.space
+        if c.who == NULL and c.via == NULL:
+            if finding == NOTHING_KNOWN:
+                self.tally[N_PEER_UNKNOWN] += 1
+            elif finding == NOT_ANSWERED:
+                self.tally[N_PEER_UNANSWERED] += 1
+                self.tally[N_PEER_AWAY] += self.peers.away
+
     cdef int leave_point(self, SpanRec *r, SpanContext *c, const Request *known) noexcept nogil:
         """No metrics and no log line: the processes' spans made these. Child of the CLIENT span, of the SERVER span where no client
         process was seen."""
         cdef const NicPart *part = nic_part(r)
         cdef const Proc *procs = self.processes.procs
+        cdef const uint8_t *mine
         cdef bint caller = known.client_proc != 0, omitted = self.omit_sdk_spans and sdk_span(self.requests, known)
         cdef Point point = point_of(self.interfaces, part.interface, part.flags & NIC_EGRESS)
         c.nic = &self.interfaces.all[part.interface]
@@ -361,6 +441,12 @@ cdef class Engine:
         c.parent_id = span_id(r.key, POINT_CLIENT_PROCESS if caller and not omitted else POINT_SERVER_PROCESS)
         c.method = LINK_ISN
         c.peer_seen = True
+        if self.peers.active and c.nic.role == ROLE_POD and point != POINT_GATEWAY_NODE:
+            # Before its packets are translated a pod's own address stands in them, at either end of its veth.
+            mine = <const uint8_t *>r.local_addr if point <= POINT_CLIENT_NODE else <const uint8_t *>r.remote_addr
+            c.who = self.peers.find(r.family, mine, 0, 0, r.start_ns + c.wall_offset, False)
+            if c.who != NULL and c.who.stands_for:
+                c.who = NULL
         if procs[known.client_proc].hidden or procs[known.server_proc].hidden:
             self.tally[N_DROP_SELFTEST] += 1
         elif c.untraced:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from zerospan import __version__
 from zerospan.exporter.config import Config
@@ -41,6 +42,11 @@ from zerospan.exporter.source.capture import Capture, Filters
 from zerospan.exporter.source.nic import Nics
 from zerospan.exporter.source.recording import Describe, Tape
 from zerospan.exporter.source.replay import Replay
+from zerospan.exporter.tags.table import PeerTable
+
+if TYPE_CHECKING:
+    from zerospan.exporter.tags.follow import Follower
+    from zerospan.exporter.tags.own import Own
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +89,8 @@ class Pipeline:
     metrics: MetricsServer | None = None
     control: ControlServer | None = None
     exchange: Exchange | None = None  # with other hosts
+    follower: "Follower | None" = None  # of the enricher
+    own: "Own | None" = None  # which processes are to be described again
     tape: Tape | None = None
     replay: Replay | None = None
     realtime: bool = False  # a replay keeps the recorded pace
@@ -107,6 +115,8 @@ class Pipeline:
                 server.start()
         if self.exchange is not None:
             self.exchange.start()
+        if self.follower is not None:
+            self.follower.start()
         if self.nics is not None:
             self.nics.start()
         self._thread = threading.Thread(target=self._run, name="drain")
@@ -127,6 +137,8 @@ class Pipeline:
             self._finish(time.monotonic_ns(), wall_offset())
         if self.exchange is not None:
             self.exchange.stop()
+        if self.follower is not None:
+            self.follower.stop()
         for server in (self.control, self.metrics):
             if server is not None:
                 server.stop()
@@ -182,6 +194,8 @@ class Pipeline:
             if self.nics is not None and self._interfaces != self.nics.generation:
                 self._interfaces = self.nics.generation
                 self.engine.interfaces.replace(self.nics.interfaces())
+            if self.own is not None:
+                self._describe_again(self.own)
             self.put(self.engine.tick(now, offset))
             if now - swept >= sweep_ns:
                 swept = now
@@ -206,6 +220,16 @@ class Pipeline:
                     tape.forget(gone)
                 self.engine.expire(now, IDLE_NS)
                 self.engine.processes.forget(gone)
+
+    def _describe_again(self, own: "Own") -> None:
+        """Processes whose tags have come or changed: their spans that are still on hold leave with these."""
+        for shared in own.due():
+            if shared:
+                info = self.describer.again(shared)
+                if info is not None:
+                    self.engine.refill(info)
+            else:
+                self.engine.refill(network_info(self.describer.host))
 
     def _play(self, replay: Replay) -> None:
         """Takes the recorded steps, at the recorded times."""
@@ -275,6 +299,7 @@ class Pipeline:
             "pipeline": self.engine.counts(),
             "links": self.engine.links(),
             "links_shared": self.exchange.status() if self.exchange is not None else None,
+            "enricher": self.follower.status() if self.follower is not None else None,
             "memory_bytes": self.engine.memory(),
             "routes": self.engine.routes.stats(),
             "sinks": [_sink_status(sink) for sink in self.sinks],
@@ -308,11 +333,16 @@ def build(
     sinks = [*build_sinks(config), *extra_sinks]
     if config.console.tree:
         sinks.append(TreeSink())
-    describer = Describer(config, hidden=hidden if hidden is not None else set())
+    # A recording says who the processes were: what the enricher says of them is not written down.
+    follower, own = _follow(config) if replay is None and tape is None else (None, None)
+    peers = follower.table if follower is not None else PeerTable()
+    describer = Describer(config, hidden=hidden if hidden is not None else set(), tags=own)
     capture: Capture | None = None
     metrics: MetricsServer | None = None
     with contextlib.ExitStack() as undo:
         undo.callback(stop_all, sinks, 0)
+        if follower is not None:
+            undo.callback(follower.stop)
         red = Red(
             max_series=config.metrics.series_limit,
             ttl_s=config.metrics.series_ttl_s,
@@ -365,9 +395,11 @@ def build(
             red=red,
             shared=shared,
             network=network_info(describer.host),
+            peers=peers,
         )
         pipeline = Pipeline(config, engine, sinks, describer, capture, tape=tape, replay=replay)
         pipeline.exchange = exchange
+        pipeline.follower, pipeline.own = follower, own
         if capture is not None and config.capture.nic:
             pipeline.nics = Nics(capture, netns=config.filter.netns, share=config.capture.nic)
             undo.callback(pipeline.nics.stop)
@@ -381,6 +413,19 @@ def build(
             pipeline.control = ControlServer(config.run_dir, pipeline.status)
         undo.pop_all()
     return pipeline
+
+
+def _follow(config: Config) -> "tuple[Follower, Own] | tuple[None, None]":
+    """What follows the enricher, if there is one. Imported here: it needs grpcio."""
+    if config.enricher.address == "off":
+        return None, None
+    from zerospan.exporter.tags.follow import Follower
+    from zerospan.exporter.tags.own import Own
+
+    node = config.enricher.node or os.environ.get("NODE_NAME") or os.uname().nodename
+    table = PeerTable(True, config.enricher.cache_bytes // 1024, config.enricher.unused_s)
+    follower = Follower(config.enricher, node, table)
+    return follower, Own(follower, node)
 
 
 def _renderer(pipeline: Pipeline) -> Callable[[bool], bytes]:

@@ -8,6 +8,7 @@ from zerospan.exporter.assemble.table cimport FlowTable, Flow, Open, Now
 from zerospan.exporter.link.cause cimport Causes, Profile
 from zerospan.exporter.link.hold cimport Hold
 from zerospan.exporter.link.shared cimport Shared
+from zerospan.exporter.tags.table cimport PeerTable
 from zerospan.exporter.metrics.routes cimport Routes
 from zerospan.exporter.proto.base cimport Parsed
 from zerospan.exporter.proto.cursor cimport Slice
@@ -19,6 +20,7 @@ cdef class Exchanges(FlowTable):
     cdef bint mask_text
     cdef Causes causes
     cdef Shared shared       # None: one host
+    cdef PeerTable peers     # whose addresses are
     cdef Hold hold
     cdef Routes routes
     cdef Points points

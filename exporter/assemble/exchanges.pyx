@@ -186,7 +186,7 @@ cdef class Exchanges(FlowTable):
         return 0
 
     cdef void share(self, Flow *f, const SpanRec *r) noexcept nogil:
-        self.shared.seen(r.key, r.kind == KIND_CLIENT, r.proc, f.family, f.local_addr, f.remote_addr, f.transport == 17,
+        self.shared.seen(r.key, r.kind == KIND_CLIENT, r.proc, f.family, f.local_addr, f.local_port, f.remote_addr, f.transport == 17,
                          f.key != 0 or f.transport == 17)
 
     cdef Profile profile(self, uint32_t proc) noexcept nogil:

@@ -153,6 +153,8 @@ cdef class Flows(Exchanges):
         self.proc_of(f, ev.tgid, ev.comm)
         if key and self.n_own and self.is_own(key):
             f.dead = 1
+        else:
+            self.peers.notice(f.family, f.remote_addr, f.remote_port, f.transport, f.role == ZS_ROLE_CONNECTING)
         return 0
 
     cdef int on_connect(self, const zs_connect *ev) except -1 nogil:
@@ -450,6 +452,7 @@ cdef class Flows(Exchanges):
             f.family = ev.family
             f.netns = ev.netns
             self.proc_of(f, ev.tgid, ev.comm)
+        self.peers.notice(ev.family, ev.remote_addr, ev.remote_port, 17, False)     # a server's socket has many
         f.last_ns = ev.time_ns
         f.local_port = ev.local_port
         memcpy(f.local_addr, ev.local_addr, 16)

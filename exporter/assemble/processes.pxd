@@ -7,6 +7,7 @@ A process is looked up by tgid when its first message comes (not per message), a
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from zerospan.exporter.proto.cursor cimport Slice
+from zerospan.exporter.tags.peer cimport Peer
 
 cdef struct Proc:
     uint32_t tgid
@@ -22,7 +23,11 @@ cdef struct Proc:
     uint64_t last_ns         # when it last spoke
     uint32_t open            # requests that it has read and not answered
     uint8_t begins_traces    # it has written trace contexts that no request had brought: an SDK is in it
-    uint8_t pad[3]
+    uint8_t waits            # ProcessInfo.waits: 1 the enricher has still to say what its container is, 2 it knows nothing yet
+    uint8_t pad[2]
+    Slice space              # service.namespace; may be empty
+    Slice meta               # members of a Loki line's structured metadata, each with a comma before it; may be empty
+    const Peer *tags         # how it looks at the other end; NULL without an enricher
 
 cdef enum:
     CACHE = 1024
@@ -47,6 +52,9 @@ cdef class Processes:
     # Index of the process; asks `describe` if it is new.
     cdef uint32_t find(self, uint32_t tgid, const char *comm) except 0
     cdef uint32_t look_up(self, uint32_t tgid, const char *comm) except 0
+    # The process described under this name (ProcessInfo.shared) is described anew: its index, 0 if there is none. Nothing may refer
+    # to its texts. What was learned of it stays.
+    cdef uint32_t refill(self, object info) except? 0xffffffff
     # An entry that is no process, for spans of something else.
     cdef uint32_t add(self, object info) except 0
-    cdef int fill(self, uint32_t i, uint32_t tgid, object info, tuple kept) except -1
+    cdef int fill(self, uint32_t i, object info) except -1

@@ -6,7 +6,7 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
 from zerospan.exporter.abi.events cimport ZS_COMM_LEN
-
+from zerospan.exporter.tags.peer cimport PeerTags
 
 
 cdef Slice view(bytes b):
@@ -66,9 +66,14 @@ cdef class Processes:
         i = self.add(info)
         self.procs[i].tgid = tgid
         self.by_tgid[tgid] = (i, name)
-        if info.shared:
-            self.by_tgid[info.shared] = (i, name)
         return i
+
+    cdef uint32_t refill(self, object info) except? 0xffffffff:
+        known = self.by_tgid.get(info.shared) if info.shared else None
+        if known is None:
+            return 0
+        self.fill(known[0], info)
+        return known[0]
 
     cdef uint32_t add(self, object info) except 0:
         cdef uint32_t i
@@ -81,14 +86,19 @@ cdef class Processes:
             self.cap *= 2
         i = self.n
         self.n += 1
-        self.keep.append((info, info.service.encode(), info.resource, info.labels, info.series))
-        self.fill(i, info.tgid, info, self.keep[i])
+        memset(&self.procs[i], 0, sizeof(Proc))
+        self.procs[i].tgid = info.tgid
+        self.keep.append(None)
+        self.fill(i, info)
+        if info.shared:
+            self.by_tgid[info.shared] = (i, "")
         return i
 
-    cdef int fill(self, uint32_t i, uint32_t tgid, object info, tuple kept) except -1:
+    cdef int fill(self, uint32_t i, object info) except -1:
         cdef Proc *p = &self.procs[i]
-        memset(p, 0, sizeof(Proc))
-        p.tgid = tgid
+        cdef PeerTags tags = PeerTags(info.peer) if info.peer is not None else None
+        cdef tuple kept = (info, info.service.encode(), info.resource, info.labels, info.series, info.namespace.encode(), info.meta, tags)
+        self.keep[i] = kept
         p.service = self.services.setdefault(info.service, len(self.services) + 1)
         p.is_nginx = info.nginx
         p.is_loop = info.loop
@@ -98,6 +108,10 @@ cdef class Processes:
         p.resource = view(kept[2])
         p.labels = view(kept[3])
         p.series = view(kept[4])
+        p.space = view(kept[5])
+        p.meta = view(kept[6])
+        p.tags = &tags.c if tags is not None else NULL
+        p.waits = info.waits
         return 0
 
     def forget(self, tgids):

@@ -10,6 +10,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from zerospan.exporter.assemble.interfaces cimport Interface
 from zerospan.exporter.proto.base cimport PROTO_FASTCGI, PROTO_HTTP1
 from zerospan.exporter.proto.cursor cimport Slice
+from zerospan.exporter.tags.peer cimport Peer
 
 cdef enum SpanKind:          # as in opentelemetry.proto.trace.v1.Span.SpanKind
     KIND_INTERNAL = 1        # of a point of the way: a network interface; see nic_part.pxd
@@ -111,6 +112,10 @@ cdef struct SpanContext:     # what the link stage adds when a span leaves
     uint8_t point            # ids.Point of a KIND_INTERNAL span
     int64_t hop[5]           # ns, of a CLIENT span
     const Interface *nic     # of a KIND_INTERNAL span
+    const Peer *who          # tags of the other end (of a KIND_INTERNAL span: of the interface's own pod); NULL: none known
+    const Peer *via          # the Service that the request was sent to, in front of it; NULL: none
+    Slice peer_name          # what the other end is called where its process is not known; may be empty
+    Slice peer_space         # its service.namespace; may be empty
 
 cdef inline bint speaks_http(const SpanRec *r) noexcept nogil:
     """An HTTP request and answer, whatever carries them."""

@@ -90,6 +90,8 @@ def render(before: dict[str, Any], s: dict[str, Any], seconds: float, *, color: 
     ]
     if s.get("links_shared"):
         lines += ["", paint("links shared with other hosts", "bold", color), *_shared(s["links_shared"], color)]
+    if s.get("enricher"):
+        lines += ["", paint("enricher", "bold", color), *_enricher(s["enricher"], s["pipeline"], color)]
     lines += ["", paint("sinks", "bold", color), *_sinks(s["sinks"], color)]
     if s.get("metrics"):
         lines.append(f"  /metrics         at {s['metrics']}")
@@ -113,6 +115,25 @@ def _shared(s: dict[str, Any], color: bool) -> list[str]:
     trip = f"round trip {1000 * s['round_trip_s']:.1f} ms"
     lines = [cut(f"  {plain(s['store'])}  {state}, {trip}, {queue}", 100 if color else 80)]
     lines += _columns({name: n for name, n in s["events"].items() if n})
+    if s["last_error"]:
+        lines.append(cut(f"    last error: {plain(s['last_error'])}", 80))
+    return lines
+
+
+def _enricher(s: dict[str, Any], counters: dict[str, int], color: bool) -> list[str]:
+    state = "connected" if s["in_sync"] else "not in sync" if s["connected"] else paint("AWAY", "red", color)
+    since = _time(max(time.time() - s["since_unix_s"], 0))
+    lines = [
+        f"  {state} for {since}, heard {s['silent_s']:.0f} s ago; epoch {s['epoch']}, revision {s['revision']}",
+        cut(f"  node {plain(s['node'])}, {plain(s['address'])}", 80),
+    ]
+    if not s["connected"]:
+        lines.append("  what it told last is stamped on, and it is tried again")
+    values = {name: s[name] for name in ("keys", "negative", "unanswered", "sets")}
+    values["memory"] = f"{s['memory_bytes'] >> 10}/{s['memory_limit_bytes'] >> 10} KiB"
+    late = ("tags_late", "peer_unknown", "peer_unanswered", "peer_away")
+    values |= {name: counters[name] for name in late if counters.get(name)}
+    lines += _columns(values | {name: n for name, n in s["events"].items() if n})
     if s["last_error"]:
         lines.append(cut(f"    last error: {plain(s['last_error'])}", 80))
     return lines

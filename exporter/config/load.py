@@ -73,6 +73,9 @@ def _switches(values: dict[str, Any]) -> None:
         below = values.get(section)
         if isinstance(below, dict) and isinstance(below.get(key), bool | str):
             below[key] = {False: 0, True: 1, "off": 0, "on": 1}.get(below[key], below[key])
+    enricher = values.get("enricher")
+    if isinstance(enricher, dict) and enricher.get("address") is False:
+        enricher["address"] = "off"
 
 
 def describe(config: msgspec.Struct) -> dict[str, Any]:

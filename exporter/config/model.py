@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from zerospan.exporter.config.secret import Secret, Url
+from zerospan.exporter.tags.names import PEER_TAGS
 
 MIB = 1 << 20
 MIN_RING_BYTES = 64 << 10
@@ -276,6 +277,53 @@ class Console(Section, frozen=True):
     tree: Annotated[bool, Meta(description="Print each finished trace as a tree.")] = False
 
 
+class EnricherTls(Section, frozen=True):
+    """TLS towards the enricher. Files are PEM and are read again at each connection."""
+
+    enabled: Annotated[bool, Meta(description="Use TLS; also where `ca` or `cert` is given.")] = False
+    ca: Annotated[Text | None, Meta(description="File of CA certificates; null: those of the system.")] = None
+    cert: Annotated[Text | None, Meta(description="File of the agent's certificate (mTLS).")] = None
+    key: Annotated[Text | None, Meta(description="File of the agent's private key (mTLS).")] = None
+    server_name: Annotated[
+        Text | None, Meta(description="Name in the enricher's certificate, where it is not that of the address.")
+    ] = None
+
+
+class Enricher(Section, frozen=True):
+    """The tag service that says what containers, pods and addresses are (`zerospan enricher run`)."""
+
+    address: Annotated[
+        Text,
+        Meta(
+            description="`unix:///run/zerospan/enricher.sock` or HOST:PORT; `off`: no tags. Needs `zerospan[grpc]`.",
+        ),
+    ] = "off"
+    node: Annotated[
+        Text | None,
+        Meta(description="This node's name, as Kubernetes has it; null: $NODE_NAME, else the host's name."),
+    ] = None
+    token: Annotated[Secret | None, Meta(description="Bearer token. Never shown.")] = None
+    token_file: Annotated[
+        Text | None, Meta(description="File that holds it, read again at each connection; goes before `token`.")
+    ] = None
+    tls: Annotated[EnricherTls, Meta(description="TLS and mTLS.")] = EnricherTls()
+    peer_tags: Annotated[
+        tuple[Text, ...],
+        Meta(description="Tags of the other end that spans and logs carry, as `zerospan.peer.<tag>`."),
+    ] = PEER_TAGS
+    cache_bytes: Annotated[
+        int,
+        Meta(
+            ge=1 << 20,
+            le=1 << 34,
+            description="Memory for what the enricher has told; addresses that were not used for longest leave first.",
+        ),
+    ] = 32 * MIB
+    unused_s: Annotated[
+        float, Meta(ge=10, le=86_400, description="An address that nobody spoke with for this long is forgotten.")
+    ] = 600
+
+
 class Resource(Section, frozen=True):
     """What is said of everything this agent sends."""
 
@@ -314,6 +362,9 @@ class Config(Section, frozen=True):
     loki: Annotated[Loki | None, Meta(description="Loki's push API; null: none.")] = None
     files: Annotated[Files, Meta(description="Files of OTLP JSON lines.")] = Files()
     console: Annotated[Console, Meta(description="Output for a person.")] = Console()
+    enricher: Annotated[
+        Enricher, Meta(description="The tag service that says what containers, pods and addresses are.")
+    ] = Enricher()
     resource: Annotated[Resource, Meta(description="What is said of everything this agent sends.")] = Resource()
     run_dir: Annotated[Text, Meta(description="Folder of the control socket.")] = "/run/zerospan"
     selftest: Annotated[bool, Meta(description="Send one synthetic request through the hooks at start.")] = True

@@ -25,6 +25,7 @@ NAMES = {
     ATTR_ERROR_TYPE: "error.type",
     ATTR_SERVICE_PEER_NAME: "service.peer.name",
     ATTR_PEER_SERVICE: "peer.service",
+    ATTR_SERVICE_PEER_NAMESPACE: "service.peer.namespace",
     ATTR_REAL_PEER_ADDRESS: "zerospan.peer.address",  # the other end's own address, where translation hides it
     ATTR_REAL_PEER_PORT: "zerospan.peer.port",
     ATTR_POINT: "zerospan.point",

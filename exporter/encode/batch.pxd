@@ -54,6 +54,9 @@ cdef class BatchEncoder:
         self, const SpanRec *r, const SpanContext *c, uint32_t proc_index, const Proc *me, const Proc *peer
     ) noexcept nogil
 
+    # What is said of a process has changed: its next request opens a group of its own.
+    cdef void renew(self, uint32_t proc_index) noexcept nogil
+
     cdef int _entry(self, Group *g, uint64_t ns) noexcept nogil
     cdef Group *_group(self, uint32_t proc_index, const Proc *me) noexcept nogil
     cdef uint32_t _find(self, Slice head) noexcept nogil

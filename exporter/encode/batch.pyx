@@ -148,6 +148,10 @@ cdef class BatchEncoder:
         g.entries[g.n].at = g.body.n
         return 0
 
+    cdef void renew(self, uint32_t proc_index) noexcept nogil:
+        if proc_index < self.n_seats:
+            self.seats[proc_index].generation = 0
+
     cdef Group *_group(self, uint32_t proc_index, const Proc *me) noexcept nogil:
         """The group of a process; NULL without memory."""
         cdef Seat *grown

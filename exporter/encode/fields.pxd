@@ -1,6 +1,7 @@
 """Which attributes a request has, in one place for spans, log records and Loki's structured metadata.
 
-Bounds: at most 64 attributes, each text at most TEXT_MAX bytes of valid UTF-8; so less than 40 KiB in all.
+Bounds: at most 64 attributes, each text at most TEXT_MAX bytes of valid UTF-8; so less than 40 KiB in all. And the tags of
+the other end: at most 40, less than 5 KiB (process/stamp.py).
 """
 
 from libc.stdint cimport int64_t, uint8_t

@@ -14,20 +14,22 @@ from zerospan.exporter.encode.attributes cimport (
     ATTR_DB_RETURNED_ROWS, ATTR_DB_STATUS_CODE, ATTR_DNS_ANSWERS, ATTR_DNS_QUESTION_NAME, ATTR_DNS_QUESTION_TYPE,
     ATTR_DNS_RESPONSE_CODE, ATTR_ERROR_TYPE, ATTR_HTTP_METHOD_ORIGINAL, ATTR_HTTP_REQUEST_BODY_SIZE, ATTR_HTTP_REQUEST_ID,
     ATTR_HTTP_RESPONSE_BODY_SIZE, ATTR_HTTP_ROUTE, ATTR_HTTP_STATUS_CODE, ATTR_NETWORK_PEER_ADDRESS, ATTR_NETWORK_PEER_PORT,
-    ATTR_PEER_SERVICE, ATTR_REAL_PEER_ADDRESS, ATTR_REAL_PEER_PORT, ATTR_REQUEST_KEY, ATTR_SERVER_ADDRESS, ATTR_SERVER_PORT, ATTR_SERVICE_PEER_NAME, ATTR_THREAD_ID,
+    ATTR_PEER_SERVICE, ATTR_REAL_PEER_ADDRESS, ATTR_REAL_PEER_PORT, ATTR_REQUEST_KEY, ATTR_SERVER_ADDRESS, ATTR_SERVER_PORT,
+    ATTR_SERVICE_PEER_NAME, ATTR_SERVICE_PEER_NAMESPACE, ATTR_THREAD_ID,
     ATTR_TIME_TO_FIRST_BYTE, ATTR_URL_PATH, ATTR_URL_QUERY, ATTR_URL_TEMPLATE, ATTR_USER_AGENT, CONST_BYTES, CONST_CLIENT_POINT,
     CONST_CONFIDENCE, CONST_DB_POSTGRESQL, CONST_DB_REDIS, CONST_DB_SYSTEM_POSTGRESQL, CONST_DB_SYSTEM_REDIS, CONST_DNS, CONST_FASTCGI, CONST_HTTP,
     CONST_HTTP_10, CONST_HTTP_11, CONST_LINK, CONST_METHOD, CONST_METHOD_OTHER, CONST_POSTGRESQL, CONST_REDIS, CONST_RESP_2,
     CONST_RESP_3, CONST_SCHEME_HTTP, CONST_SERVER_POINT, CONST_TCP, CONST_TRUNCATED, CONST_UDP, KEY_BYTES, AttrKey, ConstAttr,
     attr_consts, attr_keys,
 )
-from zerospan.exporter.encode.buf cimport Buf, buf_byte, buf_reserve
+from zerospan.exporter.encode.buf cimport Buf, buf_byte, buf_put, buf_reserve
 from zerospan.exporter.encode.digits cimport ADDRESS_MAX, DIGITS_MAX, put_address, put_hex64, put_i64
 from zerospan.exporter.encode.name cimport error_type, known_method, server_address
 from zerospan.exporter.encode.text cimport TEXT_MAX, json_chars, text_copy, text_is_ascii
 from zerospan.exporter.encode.wire cimport VARINT_MAX, varint_put, varint_size
 from zerospan.exporter.proto.base cimport PROTO_DNS, PROTO_HTTP1, PROTO_POSTGRES, PROTO_REDIS
 from zerospan.exporter.proto.cursor cimport Slice, slice_of
+from zerospan.exporter.tags.peer cimport FORM_LOG, FORM_LOKI, FORM_SPAN
 
 cdef extern from "<netinet/in.h>" nogil:
     enum:
@@ -35,6 +37,8 @@ cdef extern from "<netinet/in.h>" nogil:
         IPPROTO_UDP
 
 cdef enum:
+    TAG_SPAN = 0x4A          # Span.attributes
+    TAG_LOG = 0x32           # LogRecord.attributes
     FRAME = KEY_BYTES + CONST_BYTES + 8 * VARINT_MAX     # more than all that surrounds an attribute's value
 
 
@@ -144,7 +148,33 @@ cdef inline void span_text(Fields *f, int attr, const SpanRec *r, int which) noe
         put_text(f, attr, span_str(r, which), False)
 
 
-cdef void network_fields(Fields *f, const SpanRec *r, const Proc *peer) noexcept nogil:
+cdef inline void field_ready(Fields *f, const Slice *forms) noexcept nogil:
+    """Attributes that are encoded already."""
+    cdef int form = FORM_SPAN if f.tag == TAG_SPAN else FORM_LOG if f.tag == TAG_LOG else FORM_LOKI
+    cdef Slice s = forms[form]
+    buf_put(f.out, s.p, s.n)
+
+
+cdef void peer_fields(Fields *f, const SpanRec *r, const SpanContext *c, const Proc *peer) noexcept nogil:
+    """Who is at the other end: the process, if it is known, else what its address says."""
+    cdef Slice name = peer.name if peer != NULL and peer.name.n else c.peer_name
+    if name.n:
+        put_text(f, ATTR_SERVICE_PEER_NAME, name, False)
+        if r.kind == KIND_CLIENT:
+            put_text(f, ATTR_PEER_SERVICE, name, False)
+    if c.peer_space.n:
+        put_text(f, ATTR_SERVICE_PEER_NAMESPACE, c.peer_space, False)
+    if c.who != NULL:
+        field_ready(f, c.who.peer)
+    if c.via != NULL:
+        if c.who == NULL:
+            field_ready(f, c.via.peer)
+        field_ready(f, c.via.service)
+    elif c.who != NULL:
+        field_ready(f, c.who.service)
+
+
+cdef void network_fields(Fields *f, const SpanRec *r, const SpanContext *c, const Proc *peer) noexcept nogil:
     cdef uint8_t text[TEXT_MAX]
     cdef uint8_t remote[ADDRESS_MAX]
     cdef EndAddress end
@@ -174,10 +204,7 @@ cdef void network_fields(Fields *f, const SpanRec *r, const Proc *peer) noexcept
         put_string(f, ATTR_SERVER_ADDRESS, address, False, False)
         if port:
             field_int(f, ATTR_SERVER_PORT, port)
-    if peer != NULL and peer.name.n:
-        put_text(f, ATTR_SERVICE_PEER_NAME, peer.name, False)
-        if r.kind == KIND_CLIENT:
-            put_text(f, ATTR_PEER_SERVICE, peer.name, False)
+    peer_fields(f, r, c, peer)
 
 
 cdef void http_fields(Fields *f, const SpanRec *r) noexcept nogil:
@@ -251,7 +278,7 @@ cdef void span_fields(Fields *f, const SpanRec *r, const SpanContext *c, const P
         db_fields(f, r)
     elif r.proto == PROTO_DNS:
         dns_fields(f, r)
-    network_fields(f, r, peer)
+    network_fields(f, r, c, peer)
     if r.status == SPAN_ERROR:
         put_string(f, ATTR_ERROR_TYPE, slice_of(text, error_type(r, text, TEXT_MAX)), False, False)
     if r.tid:

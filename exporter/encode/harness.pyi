@@ -1,6 +1,7 @@
 from collections.abc import Mapping, Sequence
 
 from zerospan.exporter.encode.batch import BatchEncoder
+from zerospan.exporter.tags.peer import PeerTags
 
 STRINGS: tuple[str, ...]
 
@@ -36,5 +37,8 @@ def address(data: bytes) -> str:
 def milliseconds(ns: int) -> str:
     """put_ms."""
 
-def bench(n: int, span: Mapping[str, object], what: str = "traces") -> float:
-    """Mean nanoseconds to encode a span ("traces"), log record ("logs") or Loki value ("loki"), over n."""
+def bench(n: int, span: Mapping[str, object], what: str = "traces", who: PeerTags | None = None) -> float:
+    """Mean nanoseconds to encode a span ("traces"), log record ("logs") or Loki value ("loki"), over n.
+
+    who: tags of the other end.
+    """

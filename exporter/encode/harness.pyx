@@ -22,6 +22,7 @@ from zerospan.exporter.encode.name cimport error_type, http_method, server_addre
 from zerospan.exporter.encode.otlp cimport otlp_span
 from zerospan.exporter.encode.text cimport TEXT_MAX, json_chars, text_copy
 from zerospan.exporter.proto.cursor cimport Slice, slice_of
+from zerospan.exporter.tags.peer cimport PeerTags
 
 # In the order of SpanString.
 STRINGS = (
@@ -227,8 +228,8 @@ def milliseconds(uint64_t ns):
     return (<const char *>out)[:put_ms(out, ns)].decode()
 
 
-def bench(uint32_t n, span, str what="traces"):
-    """Nanoseconds that it takes to encode one span, log record or Loki value, over n of them."""
+def bench(uint32_t n, span, str what="traces", PeerTags who=None):
+    """Nanoseconds that it takes to encode one span, log record or Loki value, over n of them. who: tags of the other end."""
     cdef Record record = Record(dict(span))
     cdef const SpanRec *r = record.rec
     cdef SpanContext *c = &record.context
@@ -236,6 +237,10 @@ def bench(uint32_t n, span, str what="traces"):
     cdef Buf out
     cdef uint32_t i
     memset(&out, 0, sizeof(out))
+    if who is not None:
+        c.who = &who.c
+        c.peer_name = who.c.name
+        c.peer_space = who.c.space
     begin = perf_counter_ns()
     with nogil:
         for i in range(n):

@@ -56,4 +56,6 @@ cdef void loki_entry(Buf *out, const SpanRec *r, const SpanContext *c, const Pro
     f.tag = FIELDS_LOKI
     field_const(&f, CONST_CLIENT_KIND if r.kind == KIND_CLIENT else CONST_SERVER_KIND)
     span_fields(&f, r, c, peer)
+    if me != NULL:
+        buf_put(out, me.meta.p, me.meta.n)
     put(out, b"}]")

@@ -22,6 +22,7 @@ from zerospan.exporter.encode.attributes cimport (
     ATTR_TIME_TO_FIRST_BYTE, ATTR_TUNNEL_DESTINATION, ATTR_TUNNEL_ID, ATTR_TUNNEL_SOURCE, ATTR_TUNNEL_TYPE, ATTR_VLAN_ID,
     CONST_CONFIDENCE, CONST_LINK, CONST_TCP,
 )
+from zerospan.exporter.encode.buf cimport buf_put
 from zerospan.exporter.encode.digits cimport ADDRESS_MAX, DIGITS_MAX, put_address, put_hex64
 from zerospan.exporter.encode.fields cimport Fields, field_const, field_int, field_text
 from zerospan.exporter.encode.text cimport text_copy
@@ -69,6 +70,12 @@ cdef uint32_t point_name(const SpanContext *c, uint8_t *out, uint32_t cap) noexc
     return n
 
 
+cdef void own_fields(Fields *f, const SpanContext *c) noexcept nogil:
+    """Whose the interface is, where it is a pod's."""
+    if c.who != NULL:
+        buf_put(f.out, c.who.own.p, c.who.own.n)
+
+
 cdef void point_fields(Fields *f, const SpanRec *r, const SpanContext *c) noexcept nogil:
     cdef const NicPart *part = nic_part(r)
     cdef uint8_t hex[DIGITS_MAX]
@@ -83,6 +90,7 @@ cdef void point_fields(Fields *f, const SpanRec *r, const SpanContext *c) noexce
     field_text(f, ATTR_NETNS, c.nic.netns)
     field_text(f, ATTR_INTERFACE_MAC, c.nic.mac)
     field_text(f, ATTR_INTERFACE_KIND, c.nic.kind)
+    own_fields(f, c)
     if part.vlan:
         field_int(f, ATTR_VLAN_ID, part.vlan & 0xFFF)
     if part.tunnel != ZS_TUNNEL_NONE:

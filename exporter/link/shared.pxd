@@ -13,14 +13,16 @@ Nothing here waits or does input and output: bytes go out and come in by two que
 exporter/link/exchange.py carries. No time of another host is compared with one of this.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from zerospan.exporter.assemble.processes cimport Proc, Processes
+from zerospan.exporter.assemble.span cimport EndAddress
 from zerospan.exporter.encode.buf cimport Buf
 from zerospan.exporter.link.requests cimport Request, Requests
 from zerospan.exporter.link.shared_codec cimport Note, Points
 from zerospan.exporter.link.shared_names cimport Names
 from zerospan.exporter.link.shared_table cimport End, SharedTable
+from zerospan.exporter.tags.table cimport PeerTable
 
 cdef enum:
     HERE = 1024              # addresses of this host that are remembered
@@ -35,6 +37,7 @@ cdef struct Root:            # what was said lately of a trace's root
 cdef class Shared(SharedTable):
     cdef Requests requests
     cdef Processes processes
+    cdef PeerTable peers         # without an enricher no addresses are told
     cdef uint64_t grace_ns
     cdef uint64_t near_grace_ns
     cdef uint64_t ttl_ns
@@ -71,11 +74,13 @@ cdef class Shared(SharedTable):
 
     # A request was seen at one end (client: sent here). exact: its key is the same at the other end.
     cdef void seen(self, uint64_t key, bint client, uint32_t proc, uint8_t family, const uint8_t *local,
-                   const uint8_t *remote, bint datagram, bint exact) noexcept nogil
+                   uint16_t local_port, const uint8_t *remote, bint datagram, bint exact) noexcept nogil
     # Its span leaves: what was learned of this end since is told. Returns the service at the other end (a Proc with nothing
     # but a name, which may be empty) if an agent elsewhere has said that it sees that end; else NULL, counted as missing
     # where it is the server's end that is here.
     cdef const Proc *other_end(self, uint64_t key, bint client) noexcept nogil
+    # The other end's own address, if its agent has told it; else NULL. Lasts until the next call.
+    cdef const EndAddress *where(self, uint64_t key) noexcept nogil
     # The server's end is here, and an agent elsewhere has said that it sees the client's.
     cdef bint caller_found(self, uint64_t key) noexcept nogil
     # Its client's agent says that it exports no span of it: an SDK's stands there (Request.trace, parent).

@@ -14,7 +14,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc
 from libc.string cimport memcpy, memset
 
-from zerospan.exporter.assemble.span cimport LINK_THREAD
+from zerospan.exporter.assemble.span cimport LINK_THREAD, EndAddress
 from zerospan.exporter.encode.buf cimport buf_free, buf_put
 from zerospan.exporter.link.context cimport (
     CTX_ADOPTED, CTX_DISPUTED, context_flags, context_own, context_parent, context_put, context_told, context_top,
@@ -25,12 +25,13 @@ from zerospan.exporter.link.requests cimport (
     CAUSE_DOUBTFUL, CAUSE_KNOWN, CAUSE_NONE, CAUSE_PENDING, Request, Requests,
 )
 from zerospan.exporter.link.shared_codec cimport (
-    END_CLIENT, END_SERVER, END_TRACE, NOTE_DISPUTED, NOTE_MORE, NOTE_NAMED, NOTE_OMITTED, NOTE_PENDING, NOTE_ROOT,
+    END_CLIENT, END_SERVER, END_TRACE, NOTE_ADDRESS, NOTE_DISPUTED, NOTE_MORE, NOTE_NAMED, NOTE_OMITTED, NOTE_PENDING, NOTE_ROOT,
     NOTE_TENTATIVE, POINTS_MAX, VALUE_MAX, Note, Points, note_decode, note_encode,
 )
 from zerospan.exporter.link.shared_names cimport Names
 from zerospan.exporter.link.shared_table cimport PASSING, PASSING_NOT, PASSING_SERVED, WHEEL, End, SharedTable
 from zerospan.exporter.proto.base cimport WIRE_TRACEPARENT
+from zerospan.exporter.tags.table cimport PeerTable
 
 cdef enum:
     MAX_CHAIN = 64           # causes that are followed on this host
@@ -76,6 +77,7 @@ cdef class Shared:
         self.near_grace_ns = 10 * self.grace_ns
         self.ttl_ns = <uint64_t>(ttl_s * 1e9)
         self.queue_limit = queue_bytes
+        self.peers = PeerTable()
         self.outbox = collections.deque()
         self.inbox = collections.deque()
         self.epoch = 1
@@ -139,7 +141,7 @@ cdef class Shared:
     # ---- what the engine says ------------------------------------------------------------------------
 
     cdef void seen(self, uint64_t key, bint client, uint32_t proc, uint8_t family, const uint8_t *local,
-                   const uint8_t *remote, bint datagram, bint exact) noexcept nogil:
+                   uint16_t local_port, const uint8_t *remote, bint datagram, bint exact) noexcept nogil:
         cdef uint64_t h
         cdef uint32_t n = 4 if family == 2 else 16
         cdef uint64_t grace = self.grace_ns
@@ -168,6 +170,10 @@ cdef class Shared:
         e.end = END_CLIENT if client else END_SERVER
         e.proc = proc
         e.datagram = datagram
+        memset(&e.here, 0, sizeof(EndAddress))
+        memcpy(e.here.addr, local, n)
+        e.here.port = local_port
+        e.here.family = family
         e.more = self.want_points and not client     # the CLIENT span tells of all points
         if client:
             # It goes to an address of this host: most likely to a program that has not read it yet. But not surely: a
@@ -189,6 +195,10 @@ cdef class Shared:
         if not client and e.end == END_SERVER:
             self.missing += 1
         return NULL
+
+    cdef const EndAddress *where(self, uint64_t key) noexcept nogil:
+        cdef const End *e = self.find(key)
+        return &e.there if e != NULL and e.there.family else NULL
 
     cdef bint caller_found(self, uint64_t key) noexcept nogil:
         cdef const End *e = self.find(key)
@@ -324,6 +334,15 @@ cdef class Shared:
         note.key = e.key
         note.end = e.end
         note.name = proc.name
+        if self.peers.active:
+            if proc.waits == 1 and e.tries + 1 < N_DELAYS and not self.peers.away:
+                note.name.n = 0                  # in a moment it is known what it is called
+                note.flags |= NOTE_MORE
+            elif proc.waits:
+                note.flags |= NOTE_TENTATIVE     # its container is younger than what the enricher knows
+            if e.end:
+                note.flags |= NOTE_ADDRESS
+                note.address = e.here
         if e.own != NULL:
             note.points = e.own[0]
         if e.more:
@@ -515,6 +534,9 @@ cdef class Shared:
         e.found = 1
         e.flags = note.flags
         e.who = self.names.find(note.name.p, note.name.n)
+        if note.flags & NOTE_ADDRESS:
+            e.there = note.address
+            self.peers.notice(e.there.family, e.there.addr, 0, 0, False)
         if note.points.n:
             if e.theirs == NULL:
                 e.theirs = <Points *>calloc(1, sizeof(Points))

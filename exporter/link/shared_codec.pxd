@@ -11,6 +11,7 @@ takes all of them or none. Called by link/shared.pyx, link/shared_wire.pyx and t
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from zerospan.exporter.assemble.span cimport EndAddress
 from zerospan.exporter.proto.cursor cimport Slice
 
 cdef enum:
@@ -21,17 +22,19 @@ cdef enum:
     NAME_MAX = 255           # bytes of a service name
     POINTS_MAX = 8
     VALUE_HEAD = 24
-    VALUE_MAX = 24 + 16 + 8 + 255 + 8 * 9
+    ADDRESS_BYTES = 19       # family, port, address
+    VALUE_MAX = 24 + 16 + 8 + 19 + 255 + 8 * 9
     KEY_CHARS = 22           # zs1:c:0123456789abcdef
 
 cdef enum NoteFlag:
     NOTE_PENDING = 1         # the cause is not known yet: an answer that is still to be written may tell
     NOTE_ROOT = 2            # `up` (or the request itself) has no cause: the trace begins there
     NOTE_NAMED = 4           # a trace context names the trace, from `up` on down
-    NOTE_TENTATIVE = 8       # later evidence may take the cause back
-    NOTE_MORE = 16           # points of the way are still to come
+    NOTE_TENTATIVE = 8       # later evidence may take the cause back, or the name
+    NOTE_MORE = 16           # points of the way, or the name of this end, are still to come
     NOTE_OMITTED = 32        # the client's span is left out: an SDK's stands in its place (`parent`); with NOTE_NAMED
     NOTE_DISPUTED = 64       # of END_TRACE: two SDKs began traces below this root, so that neither names it
+    NOTE_ADDRESS = 128       # with this end's own address; only from agents that have an enricher
 
 cdef struct Points:          # of one request: zerospan.hop.*
     uint32_t n
@@ -50,6 +53,7 @@ cdef struct Note:
     uint64_t parent          # span id, with NOTE_OMITTED
     Slice name               # service.name of this end; points into what was decoded
     Points points
+    EndAddress address       # of this end's socket, with NOTE_ADDRESS: what the other end sees may be a Service's, or a node's
 
 # Writes the value: at most VALUE_MAX bytes; returns how many. A longer name is cut.
 cdef uint32_t note_encode(const Note *note, uint8_t *out) noexcept nogil

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=True, wraparound=False
 """Values that agents exchange; see shared_codec.pxd. encode() and decode() are for tests and tools."""
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from zerospan.exporter.assemble.span cimport LINK_MAX
@@ -9,6 +9,8 @@ from zerospan.exporter.link.ids cimport POINT_GATEWAY_NODE, get_be64, put_be64
 from zerospan.exporter.proto.cursor cimport Cursor, Slice, cur_init, cur_skip, cur_u8, slice_of
 
 cdef enum:
+    AF_INET = 2
+    AF_INET6 = 10
     WIRE_LAST = 4            # proto.base.WireContext
 
 cdef const char *HEX = b"0123456789abcdef"
@@ -53,6 +55,12 @@ cdef uint32_t note_encode(const Note *note, uint8_t *out) noexcept nogil:
         if note.flags & NOTE_OMITTED:
             put_be64(w, note.parent)
             w += 8
+    if note.flags & NOTE_ADDRESS:
+        w[0] = note.address.family
+        w[1] = <uint8_t>(note.address.port >> 8)
+        w[2] = <uint8_t>note.address.port
+        memcpy(w + 3, note.address.addr, 16)
+        w += ADDRESS_BYTES
     if name_n:
         memcpy(w, note.name.p, name_n)
         w += name_n
@@ -104,6 +112,13 @@ cdef bint note_decode(const uint8_t *p, uint32_t n, uint64_t key, uint8_t end, N
     else:
         note.wire = 0
         note.flags &= ~<uint8_t>NOTE_OMITTED
+    if note.flags & NOTE_ADDRESS:
+        if c.left < ADDRESS_BYTES or (c.p[0] != AF_INET and c.p[0] != AF_INET6):
+            return False
+        note.address.family = c.p[0]
+        note.address.port = (<uint16_t>c.p[1] << 8) | c.p[2]
+        memcpy(note.address.addr, c.p + 3, 16)
+        cur_skip(&c, ADDRESS_BYTES)
     note.name = slice_of(c.p, head[7])
     if not cur_skip(&c, head[7]):
         return False
@@ -118,8 +133,10 @@ cdef bint note_decode(const uint8_t *p, uint32_t n, uint64_t key, uint8_t end, N
     return c.ok and c.left == 0
 
 
-def encode(end, key, up=0, flags=0, method=0, wire=0, trace_flags=0, trace_id=bytes(16), parent=0, name=b"", points=()):
-    """The value of a request's end ("c" or "s"), or of a root ("t"). points: (point, ns) pairs."""
+def encode(end, key, up=0, flags=0, method=0, wire=0, trace_flags=0, trace_id=bytes(16), parent=0, name=b"", points=(),
+           address=None):
+    """The value of a request's end ("c" or "s"), or of a root ("t"). points: (point, ns) pairs. address: (4 or 16 bytes, port).
+    """
     cdef Note note
     cdef uint8_t out[VALUE_MAX]
     cdef const uint8_t[::1] text = name if name else b"\0"
@@ -135,6 +152,12 @@ def encode(end, key, up=0, flags=0, method=0, wire=0, trace_flags=0, trace_id=by
         note.trace_id[i] = trace_id[i]
     note.parent = parent
     note.name = slice_of(&text[0], len(name))
+    if address is not None:
+        note.flags |= NOTE_ADDRESS
+        note.address.family = AF_INET if len(address[0]) == 4 else AF_INET6
+        note.address.port = address[1]
+        for i, byte in enumerate(address[0]):
+            note.address.addr[<int>i] = byte
     for point, ns in points:
         note.points.point[note.points.n] = point
         note.points.ns[note.points.n] = ns
@@ -150,6 +173,8 @@ def decode(bytes value, end, key):
         return None
     return {"up": note.up, "flags": note.flags, "method": note.method, "wire": note.wire, "trace_flags": note.trace_flags,
             "trace_id": (<char *>note.trace_id)[:16], "parent": note.parent, "name": (<const char *>note.name.p)[:note.name.n],
+            **({"address": ((<char *>note.address.addr)[:4 if note.address.family == AF_INET else 16], note.address.port)}
+               if note.flags & NOTE_ADDRESS else {}),
             "points": [(note.points.point[i], note.points.ns[i]) for i in range(note.points.n)]}
 
 

@@ -6,6 +6,7 @@ look is (visit). Belongs to the drain thread.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from zerospan.exporter.assemble.span cimport EndAddress
 from zerospan.exporter.link.shared_codec cimport Points
 
 cdef enum:
@@ -36,6 +37,8 @@ cdef struct End:
     uint64_t ended_ns        # when this end was over; 0: not yet
     Points *own
     Points *theirs
+    EndAddress here          # of the end that is here
+    EndAddress there         # of the other end, as its agent has it; family 0: not told
 
 cdef struct Place:           # of the timing wheel: keys, each of which may be due by now
     uint64_t *keys

@@ -10,11 +10,16 @@ Both spans of a request come at different times and name the same edge, so they 
 client says so: its span is an error where the server's is (5xx) and also where only the caller is at fault (4xx), as in
 Tempo's generator. Where only the client of a database is seen, its time stands for the server's, as there.
 
-An end that is not seen is named by its process if that is known, else by the HTTP Host, else by address:port; the number of
-virtual nodes of one client is limited (`server` is a capped label). Called by red.pyx with its mutex held.
+An end that is not seen is named by its process if that is known, else by what the enricher says of its address (so both ends
+of a call have one name wherever they are seen), else the server by the HTTP Host or address:port. The number of virtual
+nodes of one client is limited (`server` is a capped label). Called by red.pyx with its mutex held.
+
+Hosts that share no links (`links: memory`) cannot know of each other's count: an edge between them that both name by the
+enricher's tags is counted at either end, as virtual_node.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from zerospan.exporter.assemble.span cimport KIND_CLIENT, SPAN_ERROR, STR_DOMAIN, span_str
 from zerospan.exporter.encode.name cimport server_address
@@ -44,7 +49,7 @@ cdef void graph_observe(Table table, const SpanRec *r, const SpanContext *c, con
     if peer != NULL and peer.name.n == 0:
         peer = NULL
     if is_client and both and peer == NULL:
-        return                   # the server's end counts it, and knows a name no better than "user"
+        return                   # the server's end counts it, and knows a name no better than its address tells
     key_begin(&k)
     if is_client:
         key_put(&k, me.name.p, me.name.n)
@@ -52,7 +57,10 @@ cdef void graph_observe(Table table, const SpanRec *r, const SpanContext *c, con
             key_put(&k, peer.name.p, peer.name.n)
         else:
             virtual = True
-            if r.proto == PROTO_HTTP1 and span_str(r, STR_DOMAIN).n:
+            if c.peer_name.n:
+                n = c.peer_name.n if c.peer_name.n <= VALUE_MAX else VALUE_MAX
+                memcpy(text, c.peer_name.p, n)
+            elif r.proto == PROTO_HTTP1 and span_str(r, STR_DOMAIN).n:
                 n = server_address(r, text, VALUE_MAX, &port)
             else:
                 n = <uint32_t>(write_address_port(text, r.family, r.remote_addr, r.remote_port) - text)
@@ -63,7 +71,10 @@ cdef void graph_observe(Table table, const SpanRec *r, const SpanContext *c, con
             key_put(&k, peer.name.p, peer.name.n)
         else:
             both = False
-            key_put(&k, <const uint8_t *>b"user", 4)
+            if c.peer_name.n:
+                key_put(&k, c.peer_name.p, c.peer_name.n)
+            else:
+                key_put(&k, <const uint8_t *>b"user", 4)
         key_put(&k, me.name.p, me.name.n)
     if is_database and (is_client or both):
         key_put(&k, <const uint8_t *>b"database", 8)

@@ -103,6 +103,19 @@ cdef class Red:
         if not ok:
             raise MemoryError(f"target_info of process {proc}: no memory, or no index of a process")
 
+    def rename(self, uint32_t proc, bytes series, bytes labels):
+        """The process is called otherwise now: its job and instance (as ProcessInfo.series) and its further labels. What was counted
+        under its earlier name stays there."""
+        cdef Slice s = slice_of(<const uint8_t *><const char *>series, <uint32_t>len(series))
+        cdef Slice l = slice_of(<const uint8_t *><const char *>labels, <uint32_t>len(labels))
+        cdef bint ok
+        with nogil:
+            pthread_mutex_lock(&self.mutex)
+            ok = self.targets.rename(proc, s, l)
+            pthread_mutex_unlock(&self.mutex)
+        if not ok:
+            raise MemoryError(f"target_info of process {proc}: no memory, or no index of a process")
+
     def self_metrics(self):
         """Own counters for Exposition.render(extra=...): what was capped, dropped, forgotten."""
         cdef Table table

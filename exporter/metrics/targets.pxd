@@ -18,7 +18,10 @@ cdef class Targets:
 
     cdef void touch(self, uint32_t proc, Slice series, uint64_t now_ns) noexcept nogil
     cdef bint put(self, uint32_t proc, Slice labels) noexcept nogil
-    # Appends series NUL labels NUL for each that was seen since `after_ns`.
+    # The process is called otherwise now: its series and labels from now on.
+    cdef bint rename(self, uint32_t proc, Slice series, Slice labels) noexcept nogil
+    # Appends series NUL labels NUL for each that was seen since `after_ns`; of several processes that are one instance, the one
+    # that was described first.
     cdef void dump(self, Buf *out, uint64_t after_ns) noexcept nogil
 
     cdef bint reserve(self, uint32_t proc) noexcept nogil

@@ -6,10 +6,11 @@ and instance differ. Shown as long as its process makes spans (the TTL of series
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
 
 from zerospan.exporter.encode.buf cimport Buf, buf_byte, buf_put
+from zerospan.exporter.link.ids cimport hash_bytes
 from zerospan.exporter.proto.cursor cimport Slice
 
 cdef enum:
@@ -25,6 +26,10 @@ cdef bint replace(uint8_t **p, uint32_t *n, Slice s) noexcept nogil:
     p[0] = copy
     n[0] = s.n
     return True
+
+
+cdef bint same(const Target *a, const Target *b) noexcept nogil:
+    return a.series_n == b.series_n and memcmp(a.series, b.series, a.series_n) == 0
 
 
 cdef class Targets:
@@ -72,14 +77,42 @@ cdef class Targets:
         self.targets[proc].last_ns = 0
         return True
 
-    cdef void dump(self, Buf *out, uint64_t after_ns) noexcept nogil:
-        cdef uint32_t i
+    cdef bint rename(self, uint32_t proc, Slice series, Slice labels) noexcept nogil:
         cdef Target *t
+        cdef uint64_t last_ns
+        if not self.reserve(proc):
+            return False
+        t = &self.targets[proc]
+        last_ns = t.last_ns
+        if not replace(&t.series, &t.series_n, series) or not self.put(proc, labels):
+            return False
+        t.last_ns = last_ns
+        return True
+
+    cdef void dump(self, Buf *out, uint64_t after_ns) noexcept nogil:
+        """A second target_info of one job and instance would make joins with it fail, so the worker processes of one container,
+        which are one instance, have one."""
+        cdef uint32_t i, at, mask = 127
+        cdef uint32_t *shown
+        cdef Target *t
+        while mask < 2 * self.n:
+            mask = 2 * mask + 1
+        shown = <uint32_t *>calloc(mask + 1, sizeof(uint32_t))
+        if shown == NULL:
+            out.failed = True
+            return
         for i in range(self.n):
             t = &self.targets[i]
             if t.last_ns == 0 or t.last_ns < after_ns:
                 continue
+            at = <uint32_t>(hash_bytes(t.series, t.series_n, 0) & mask)
+            while shown[at] and not same(&self.targets[shown[at] - 1], t):
+                at = (at + 1) & mask
+            if shown[at]:
+                continue
+            shown[at] = i + 1
             buf_put(out, t.series, t.series_n)
             buf_byte(out, 0)
             buf_put(out, t.labels, t.labels_n)
             buf_byte(out, 0)
+        free(shown)

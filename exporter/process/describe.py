@@ -9,9 +9,11 @@ import fnmatch
 import os
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+import msgspec
 
 from zerospan import __version__
 from zerospan.exporter.config.model import Config, ServiceRule
@@ -21,6 +23,7 @@ from zerospan.exporter.process.environ import Stated, stated
 from zerospan.exporter.process.info import ProcessInfo
 from zerospan.exporter.process.program import Program, program
 from zerospan.exporter.process.resource import Value, encode_resource
+from zerospan.exporter.process.stamp import stamp
 from zerospan.exporter.process.text import base, clean
 
 GONE_MAX = 1024  # names of processes that had ended, kept encoded
@@ -44,10 +47,40 @@ class _Seen(NamedTuple):
     place: cgroup.Place
 
 
+class _Draft(NamedTuple):
+    """A process as far as it says itself what it is: to be described again when its tags change."""
+
+    tgid: int
+    given: str  # its name by service.rules
+    names: dict[str, str]  # by word of service.order, those that tell one
+    otherwise: str  # its name where none tells
+    told: Stated
+    facts: dict[str, Value]
+    place: cgroup.Place
+    shared: str
+    version: str = ""  # of its jar
+    nginx: bool = False
+    loop: bool = False
+    order: int = 0
+
+
+class Tags(Protocol):
+    """What the enricher knows of own processes: tags/own.py."""
+
+    def node(self) -> dict[str, str]: ...
+
+    def of(self, tgid: int, place: cgroup.Place, shared: str) -> tuple[dict[str, str], int]:
+        """Tags of a process, those of the node included, and ProcessInfo.waits."""
+
+    def retire(self, shared: str) -> None:
+        """The process has ended."""
+
+
 class Describer:
     """config: service.rules, resource.attributes, loki.labels. hidden: processes whose spans are not
     exported; the caller may change it. host: host.name, else resource.attributes' or the system's. proc:
-    another /proc. containers: whose files name containers, else those of the host that process 1 sees.
+    another /proc. containers: whose files name containers, else those of the host that process 1 sees. tags: of the
+    enricher; None: there is none.
     """
 
     def __init__(
@@ -58,6 +91,7 @@ class Describer:
         host: str | None = None,
         proc: str = "/proc",
         containers: Containers | None = None,
+        tags: Tags | None = None,
     ) -> None:
         self.described = 0  # processes described, those that had gone included
         self.gone = 0  # of these: had ended before they could be described
@@ -72,21 +106,34 @@ class Describer:
         self._boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
         self._gone_infos: dict[str, ProcessInfo] = {}
         self._lives: dict[int, procfs.Life] = {}
+        self._tags = tags
+        self._peer_tags = config.enricher.peer_tags
+        self._drafts: dict[str, _Draft] = {}  # by ProcessInfo.shared, where there are tags
+        self._ended: list[tuple[str, ...]] = [
+            (),
+            (),
+        ]  # drafts of processes that have ended: their last spans are on hold
         configured = {key: clean(value, 1024) for key, value in config.resource.attributes.items()}
         self._host = clean(host or configured.get("host.name", "") or os.uname().nodename) or "localhost"
-        self._common: dict[str, Value] = {
+        self._found: dict[str, Value] = {
             "host.name": self._host,
             "host.id": procfs.machine_id(proc),
             "os.type": "linux",
-            **{key: value for key, value in configured.items() if key != "host.name"},
+        }
+        self._configured: dict[str, Value] = {
+            **{key: value for key, value in configured.items() if value},
             "telemetry.sdk.name": "zerospan",
             "telemetry.sdk.version": __version__,
         }
+        if host:
+            self._configured["host.name"] = self._host
 
     @property
     def host(self) -> dict[str, Value]:
         """Resource attributes of this host and of the configuration: what all descriptions share."""
-        return {key: value for key, value in self._common.items() if value != ""}
+        tags = self._tags.node() if self._tags is not None else {}
+        common = {**self._found, **tags, **self._configured}
+        return {key: value for key, value in common.items() if value != ""}
 
     def __call__(self, tgid: int, comm: str) -> ProcessInfo:
         """The description of a process. comm: the name of its thread that spoke, "" if not known."""
@@ -106,9 +153,33 @@ class Describer:
             was = self._lives.get(tgid)
             if was is None or self._same(tgid, was):
                 found.add(tgid)
-        for tgid in set(tgids) - found:
+        gone = set(tgids) - found
+        for tgid in gone:
             self._lives.pop(tgid, None)
+        if self._tags is not None:
+            self._retire(gone)
         return found
+
+    def again(self, shared: str) -> ProcessInfo | None:
+        """The description with the tags of now; None if the process has ended."""
+        draft = self._drafts.get(shared)
+        if draft is None:
+            return None
+        try:
+            info = self._finish(draft)
+        except Exception:  # as at the first time
+            self.failed += 1
+            return None
+        if not draft.tgid:
+            self._gone_infos[shared.removeprefix("comm:")] = info
+        return info
+
+    def _retire(self, gone: set[int]) -> None:
+        """Lets go the drafts of those that had ended at the last but one call."""
+        for shared in self._ended.pop(0):
+            if self._drafts.pop(shared, None) is not None and self._tags is not None:
+                self._tags.retire(shared)
+        self._ended.append(tuple(shared for shared, draft in self._drafts.items() if draft.tgid and draft.tgid in gone))
 
     def _same(self, tgid: int, was: procfs.Life) -> bool:
         folder = f"{self._proc}/{tgid}"
@@ -124,11 +195,6 @@ class Describer:
         self._lives[tgid] = now.life
         return True
 
-    def attributes(self, tgid: int) -> dict[str, Value] | None:
-        """The resource of a process alone, for who does not export it; None if there is no such process."""
-        seen = self._see(tgid, "")
-        return None if seen is None else self._facts(tgid, "", seen)[0]
-
     def _see(self, tgid: int, comm: str) -> _Seen | None:
         folder = f"{self._proc}/{tgid}"
         stat = procfs.stat(folder)
@@ -141,16 +207,16 @@ class Describer:
         language = runtime.language_of(p, f"{folder}/exe")
         return _Seen(stat, argv, p, runs, language, told, cgroup.of_process(folder))
 
-    def _facts(self, tgid: int, comm: str, seen: _Seen) -> tuple[dict[str, Value], str]:
-        """Attributes and service.name."""
+    def attributes(self, tgid: int) -> dict[str, Value] | None:
+        """The resource of a process alone, for who does not export it; None if there is no such process."""
+        seen = self._see(tgid, "")
+        return None if seen is None else self._attributes(self._draft(tgid, "", seen), {})
+
+    def _draft(self, tgid: int, comm: str, seen: _Seen) -> _Draft:
         p, stat, language = seen.program, seen.stat, seen.language
-        service = self._given(p, seen.argv) or self._name(seen)
-        attributes = self._attributes(tgid, service, seen.told)
-        version = attributes.get("service.version")
-        if not version and seen.runs.family == "java":
-            version = clean(java.jar(seen.runs)[1])
+        given, told = self._given(p, seen.argv), self._names(seen)
+        otherwise = names.name_of(seen.runs)
         facts: dict[str, Value | None] = {
-            "service.version": version or None,
             "process.pid": tgid,
             "process.executable.name": clean(base(p.exe)) or clean(comm),
             "process.executable.path": clean(p.exe, 1024),
@@ -162,10 +228,21 @@ class Describer:
             "telemetry.sdk.language": language,
             "zerospan.systemd.unit": clean(seen.place.unit),
         }
-        attributes |= {key: value for key, value in facts.items() if value}
-        if seen.place.container:
-            attributes.setdefault("container.id", seen.place.container)
-        return attributes, service
+        own = given or next((told[word] for word in self._order if told.get(word)), otherwise)
+        return _Draft(
+            tgid,
+            given,
+            told,
+            otherwise,
+            seen.told,
+            {key: value for key, value in facts.items() if value},
+            seen.place,
+            f"process:{tgid}:{stat.life.start_ticks}:{p.exe}:{own}",
+            clean(java.jar(seen.runs)[1]) if seen.runs.family == "java" else "",
+            profiles.is_nginx(base(p.exe)),
+            profiles.is_loop(seen.runs, language),
+            profiles.order_of(base(p.exe)),
+        )
 
     def _describe(self, tgid: int, comm: str) -> ProcessInfo:
         seen = self._see(tgid, comm)
@@ -173,70 +250,78 @@ class Describer:
             self.gone += 1
             return self._by_comm(tgid, comm)
         self._remember(tgid, seen.stat.life)
-        attributes, service = self._facts(tgid, comm, seen)
-        p = seen.program
-        return self._info(
-            tgid,
-            attributes,
-            nginx=profiles.is_nginx(base(p.exe)),
-            loop=profiles.is_loop(seen.runs, seen.language),
-            order=profiles.order_of(base(p.exe)),
-            shared=f"process:{tgid}:{seen.stat.life.start_ticks}:{p.exe}:{service}",
-        )
+        return self._finish(self._draft(tgid, comm, seen))
 
     def _by_comm(self, tgid: int, comm: str) -> ProcessInfo:
         """Of a process of which nothing is known but the name."""
         known = self._gone_infos.get(comm)
         if known is not None and tgid not in self._hidden:
             return known
-        attributes = self._attributes(0, names.name_of_comm(comm), Stated("", {}))
-        attributes["service.instance.id"] = self._host
+        facts: dict[str, Value] = {"service.instance.id": self._host}
         name = clean(comm)
         if name:
-            attributes["process.executable.name"] = name
+            facts["process.executable.name"] = name
         hidden = tgid in self._hidden
-        shared = "" if hidden else f"comm:{comm}"
-        info = self._info(tgid, attributes, loop=profiles.is_loop_comm(comm), shared=shared)
-        if not hidden and len(self._gone_infos) < GONE_MAX:
+        keep = not hidden and len(self._gone_infos) < GONE_MAX
+        draft = _Draft(
+            0,
+            "",
+            {},
+            names.name_of_comm(comm),
+            Stated("", {}),
+            facts,
+            cgroup.Place(),
+            "" if hidden else f"comm:{comm}",
+            loop=profiles.is_loop_comm(comm),
+        )
+        info = msgspec.structs.replace(self._finish(draft, keep=keep), tgid=tgid, hidden=hidden)
+        if keep:
             self._gone_infos[comm] = info
         return info
 
-    def _info(
-        self,
-        tgid: int,
-        attributes: dict[str, Value],
-        *,
-        nginx: bool = False,
-        loop: bool = False,
-        order: int = 0,
-        shared: str = "",
-    ) -> ProcessInfo:
+    def _finish(self, draft: _Draft, *, keep: bool = True) -> ProcessInfo:
+        """With the tags of now."""
+        tags: dict[str, str] = {}
+        waits = 0
+        if self._tags is not None:
+            tags, waits = self._tags.of(draft.tgid, draft.place, draft.shared if keep else "")
+            if draft.shared and keep:
+                self._drafts[draft.shared] = draft
+        attributes = self._attributes(draft, tags)
         service = str(attributes["service.name"])
         namespace = str(attributes.get("service.namespace", ""))
+        enriched = self._tags is not None
         return ProcessInfo(
-            tgid=tgid,
+            tgid=draft.tgid,
             service=service,
             resource=encode_resource(attributes),
-            labels=labels.stream(service, self._stream_labels),
+            labels=labels.stream(service, self._stream_labels, attributes),
             series=labels.series(service, namespace, str(attributes["service.instance.id"])),
             target_info=labels.target_info(attributes),
-            nginx=nginx,
-            loop=loop,
-            order=order,
-            hidden=tgid in self._hidden,
-            shared=shared,
+            nginx=draft.nginx,
+            loop=draft.loop,
+            order=draft.order,
+            hidden=draft.tgid in self._hidden,
+            shared=draft.shared,
+            namespace=namespace,
+            meta=labels.metadata(attributes, tags) if enriched else b"",
+            peer=stamp(attributes, self._peer_tags) if enriched else None,
+            waits=waits,
         )
 
-    def _attributes(self, tgid: int, service: str, told: Stated) -> dict[str, Value]:
-        """What does not come from /proc: least first, the agent's settings, then what the process says of
-        itself.
+    def _attributes(self, draft: _Draft, tags: Mapping[str, str]) -> dict[str, Value]:
+        """Least first: what was found here, what the enricher says, the agent's settings, what the process says of
+        itself; its name by `service.order`.
         """
         attributes: dict[str, Value] = {
-            "service.name": service,
-            "service.instance.id": f"{self._host}:{tgid}",
-            **self._common,
-            **told.attributes,
+            "service.name": "",  # first, for people
+            "service.instance.id": f"{self._host}:{draft.tgid}",
+            **self._found,
+            **{key: clean(value, 1024) for key, value in tags.items()},
+            **self._configured,
+            **draft.told.attributes,
         }
+        attributes["service.name"] = self._name(draft, tags)
         for key in IN_NAMES:
             if key in attributes:
                 attributes[key] = clean(str(attributes[key]))
@@ -244,26 +329,35 @@ class Describer:
         if new in attributes or old in attributes:
             attributes.setdefault(new, attributes.get(old, ""))
             attributes.setdefault(old, attributes[new])
+        if draft.version and not attributes.get("service.version"):
+            attributes["service.version"] = draft.version
+        attributes |= draft.facts
+        if draft.place.container:
+            attributes.setdefault("container.id", draft.place.container)
         return {key: value for key, value in attributes.items() if value != ""}
 
-    def _name(self, seen: _Seen) -> str:
-        """service.name by the first word of `service.order` that tells one."""
-        place = seen.place
-        program_name = names.name_of(seen.runs)
+    def _name(self, draft: _Draft, tags: Mapping[str, str]) -> str:
+        if draft.given:
+            return draft.given
         for word in self._order:
-            found = ""
-            if word == "env":
-                found = seen.told.service
-            elif word == "systemd" and not place.container:
-                found = units.name_of_unit(place.unit)
-            elif word == "container" and place.container and not place.pod:
-                details = self._containers.find(place.container)
-                found = details.service_name() if details is not None else ""
-            elif word == "executable" and not program_name.startswith(names.UNKNOWN):
-                found = program_name
+            found = clean(tags.get("service.name", "")) if word == "kubernetes" else draft.names.get(word, "")
             if found:
                 return found
-        return program_name
+        return draft.otherwise
+
+    def _names(self, seen: _Seen) -> dict[str, str]:
+        """service.name by each word of `service.order` that tells one here."""
+        place = seen.place
+        found = {"env": seen.told.service}
+        program_name = names.name_of(seen.runs)
+        if "systemd" in self._order and not place.container:
+            found["systemd"] = units.name_of_unit(place.unit)
+        if "container" in self._order and place.container and not place.pod:
+            details = self._containers.find(place.container)
+            found["container"] = details.service_name() if details is not None else ""
+        if not program_name.startswith(names.UNKNOWN):
+            found["executable"] = program_name
+        return {word: name for word, name in found.items() if name}
 
     def _given(self, p: Program, argv: tuple[str, ...]) -> str:
         """The name of the first rule that matches, else ""."""

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from zerospan.exporter.process.stamp import Stamp
+
 
 class ProcessInfo(msgspec.Struct, frozen=True, gc=False):
     """A described process; the texts are encoded already, so that an export only copies them.
@@ -22,3 +24,7 @@ class ProcessInfo(msgspec.Struct, frozen=True, gc=False):
     order: int = 0  # link/proxies.pxd, Order: which proxy's order of events tells causes
     hidden: bool = False  # its spans are not exported
     shared: str = ""
+    namespace: str = ""  # service.namespace
+    meta: bytes = b""  # members of a Loki line's structured metadata, each with a comma before it
+    peer: Stamp | None = None  # how it looks at the other end of its requests
+    waits: int = 0  # what its container is: 1 the enricher has not answered yet, 2 it knows nothing yet

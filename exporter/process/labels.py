@@ -7,12 +7,15 @@ Sources: Prometheus' text format 0.0.4 (escapes), OpenTelemetry's "Prometheus an
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
+from zerospan.exporter.process import stamp
 from zerospan.exporter.process.resource import Value
+from zerospan.exporter.process.stamp import loki_name
 
 IDENTITY = frozenset(("service.name", "service.namespace", "service.instance.id"))  # they are job and instance
+STREAM = ("k8s.cluster.name", "k8s.namespace.name")  # labels of a Loki stream beside the service's
 RESERVED = frozenset(("job", "instance"))
 NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_]+")
 
@@ -33,11 +36,20 @@ def target_info(attributes: Mapping[str, Value]) -> bytes:
     return ",".join(found.values()).encode()
 
 
-def stream(service: str, more: Mapping[str, str]) -> bytes:
-    """`"service_name":"shop","source":"zerospan"` and the configured labels, which may replace the source."""
-    found = {"source": "zerospan", **more}
+def stream(service: str, more: Mapping[str, str], attributes: Mapping[str, Value] | None = None) -> bytes:
+    """`"service_name":"shop","source":"zerospan"`, cluster and namespace, and the configured labels, which may replace
+    these. Few: each value is a stream of its own.
+    """
+    tags = {loki_name(key): str(attributes[key]) for key in STREAM if key in attributes} if attributes else {}
+    found = {"source": "zerospan", **tags, **more}
     found.pop("service_name", None)
     return json.dumps({"service_name": service, **found}, ensure_ascii=False, separators=(",", ":"))[1:-1].encode()
+
+
+def metadata(attributes: Mapping[str, Value], tags: Iterable[str]) -> bytes:
+    """What each Loki line says of its own process: which copy of the service, and its tags."""
+    wanted = ("service.namespace", "service.instance.id", "service.version", *tags)
+    return stamp.metadata({key: attributes[key] for key in wanted if key in attributes}, ("service.name", *STREAM))
 
 
 @lru_cache(1024)

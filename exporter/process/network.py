@@ -11,6 +11,7 @@ from zerospan.exporter.process.info import ProcessInfo
 from zerospan.exporter.process.resource import Value, encode_resource
 
 SERVICE = "zerospan-network"
+SHARED = "network"
 
 
 def network_info(host: Mapping[str, Value]) -> ProcessInfo:
@@ -24,6 +25,7 @@ def network_info(host: Mapping[str, Value]) -> ProcessInfo:
         labels=labels.stream(SERVICE, {}),
         series=labels.series(SERVICE, "", instance),
         target_info=b"",
+        shared=SHARED,
     )
 
 

@@ -11,7 +11,12 @@ Value = str | int
 
 def encode_resource(attributes: Mapping[str, Value]) -> bytes:
     """The attributes in their order. Integers are those of int64; raises ValueError for others."""
-    return b"".join(_field(0x0A, _key_value(key, value)) for key, value in attributes.items())
+    return b"".join(encode_attribute(0x0A, key, value) for key, value in attributes.items())
+
+
+def encode_attribute(tag: int, key: str, value: Value) -> bytes:
+    """One KeyValue as a repeated field with this tag (less than 128)."""
+    return _field(tag, _key_value(key, value))
 
 
 def _key_value(key: str, value: Value) -> bytes:

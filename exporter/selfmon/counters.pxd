@@ -51,4 +51,9 @@ cdef enum:
     N_NIC_REFUSED
     N_NIC_NO_INTERFACE
     N_DROP_NIC_UNMATCHED
+    # tags
+    N_TAGS_LATE
+    N_PEER_UNKNOWN
+    N_PEER_UNANSWERED
+    N_PEER_AWAY
     N_MAX

@@ -44,6 +44,10 @@ ROWS = [
     ("nic_refused", "connections at a network interface left out: no memory"),
     ("nic_no_interface", "requests at a network interface left out: nothing is known of the interface"),
     ("nic_unmatched", "spans of network interfaces dropped: no process span of their request is known, here or elsewhere"),
+    ("tags_late", "spans that left before the enricher had said what their own container is"),
+    ("peer_unknown", "spans of whose other end neither a process nor tags are known: the enricher knows nothing of its address"),
+    ("peer_unanswered", "spans that left before the enricher had said whose the other end's address is"),
+    ("peer_away", "of these, such as left while the enricher was away"),
 ]
 NAMES = [name for name, _ in ROWS]
 DROPS = ("open_full", "own", "selftest", "unfinished", "encode", "not_sampled", "sdk_span", "nic_unmatched")

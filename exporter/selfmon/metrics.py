@@ -39,6 +39,20 @@ LINKS = {
 }
 
 
+# What is counted of what the enricher tells.
+TAGS = {
+    "updates": "messages of the enricher",
+    "bindings": "keys told",
+    "connects": "streams that told something",
+    "failures": "streams and attempts that ended",
+    "snapshots": "times that all was told anew",
+    "resyncs": "of these, such as the agent asked for: a tag set had been forgotten",
+    "asked": "addresses asked for",
+    "ask_dropped": "addresses not asked for: too many questions were open",
+    "evicted": "keys that left early: enricher.cache_bytes was reached",
+}
+
+
 def self_metrics(status: Mapping[str, Any]) -> list[Metric]:
     """Rows (name, type, help, samples) for Exposition.render."""
     out: list[Metric] = [
@@ -98,6 +112,8 @@ def self_metrics(status: Mapping[str, Any]) -> list[Metric]:
     ]
     if status.get("links_shared"):
         out += _links(status["links_shared"])
+    if status.get("enricher"):
+        out += _tags(status["enricher"])
     return out + _sinks(status["sinks"])
 
 
@@ -114,6 +130,44 @@ def _links(links: Mapping[str, Any]) -> list[Metric]:
         ("zerospan_links_queue_bytes", "gauge", "Bytes that wait for that store.", [({}, links["queue_bytes"])]),
         ("zerospan_links_entries", "gauge", "Requests followed over hosts at the moment.", [({}, links["entries"])]),
         ("zerospan_links_round_trip_seconds", "gauge", "Of the last round.", [({}, links["round_trip_s"])]),
+    ]
+
+
+def _tags(tags: Mapping[str, Any]) -> list[Metric]:
+    events = tags["events"]
+    return [
+        ("zerospan_enricher_connected", "gauge", "Whether the enricher answers.", [({}, int(tags["connected"]))]),
+        ("zerospan_enricher_in_sync", "gauge", "Whether it has told all of this node.", [({}, int(tags["in_sync"]))]),
+        (
+            "zerospan_enricher_silent_seconds",
+            "gauge",
+            "Since the enricher was last heard; it says something every 30 s.",
+            [({}, tags["silent_s"])],
+        ),
+        (
+            "zerospan_enricher_state_changed_timestamp_seconds",
+            "gauge",
+            "When the agent was connected, or cut off.",
+            [({}, tags["since_unix_s"])],
+        ),
+        (
+            "zerospan_enricher_keys",
+            "gauge",
+            "Addresses, containers, pods and nodes that were told; of `negative` ones nothing is known.",
+            [
+                ({"state": "known"}, tags["keys"] - tags["negative"]),
+                ({"state": "negative"}, tags["negative"]),
+                ({"state": "unanswered"}, tags["unanswered"]),
+            ],
+        ),
+        ("zerospan_enricher_tag_sets", "gauge", "Tag sets that were told.", [({}, tags["sets"])]),
+        ("zerospan_enricher_memory_bytes", "gauge", "Memory of what was told.", [({}, tags["memory_bytes"])]),
+        (
+            "zerospan_enricher_events_total",
+            "counter",
+            "What the enricher told: " + "; ".join(f"{name}: {text}" for name, text in TAGS.items()) + ".",
+            [({"event": name}, events[name]) for name in TAGS],
+        ),
     ]
 
 

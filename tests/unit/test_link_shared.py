@@ -399,6 +399,10 @@ def test_a_value_says_what_was_put_in() -> None:
     points = [(i % 7 + 1, i * 10**9) for i in range(8)]
     said = codec.decode(codec.encode("s", 7, name=b"x", points=points), "s", 7)
     assert said is not None and said["points"] == points
+    assert "address" not in said
+    for address in ((bytes([10, 0, 0, 7]), 8080), (bytes(range(16)), 65535)):
+        said = codec.decode(codec.encode("s", 7, name=b"x", points=points, address=address), "s", 7)
+        assert said is not None and (said["address"], said["name"], said["points"]) == (address, b"x", points)
     assert struct.pack(">Q", 7) == value[8:16], "big-endian: hosts differ"
     assert codec.stored_as(0xABC, "c") == b"zs1:c:0000000000000abc"
 
@@ -409,7 +413,7 @@ def test_a_long_name_is_cut_between_characters() -> None:
 
 
 def test_what_is_no_value() -> None:
-    good = codec.encode("c", 7, up=9, flags=4, wire=1, trace_id=b"t" * 16, name=b"shop")
+    good = codec.encode("c", 7, up=9, flags=4, wire=1, trace_id=b"t" * 16, name=b"shop", address=(b"\1" * 4, 9))
     assert codec.decode(good, "c", 7)
     assert codec.decode(good, "s", 7) is None and codec.decode(good, "c", 8) is None
     for n in range(len(good)):
@@ -431,7 +435,8 @@ def test_fuzzed_values(seed: int) -> None:
         value = bytearray(
             codec.encode("c", key, up=rng.choice([0, 5]), flags=rng.choice([0, 4, 36]),
                          wire=rng.choice([1, 4]), trace_id=b"t" * 16, parent=rng.choice([0, 9]),
-                         name=b"n" * rng.choice([0, 3, 255]), points=[(1, 5)] * rng.choice([0, 1, 8]))
+                         name=b"n" * rng.choice([0, 3, 255]), points=[(1, 5)] * rng.choice([0, 1, 8]),
+                         address=rng.choice([None, (b"\12" * 4, 80)]))
         )  # fmt: skip
         for _ in range(rng.randrange(3)):
             value[rng.choice([rng.randrange(8), rng.randrange(len(value))])] = rng.randrange(256)
