@@ -52,6 +52,7 @@ class TagStore:
         self.sets = TagSets()
         self.epoch = clock()
         self.revision = 0  # one more for each changed key
+        self.range_revision = 0  # one more when ranges change: addresses that have no binding are not told by key
         self.refused = 0  # keys that found no room
         self.evicted = 0  # ended keys that left before keep_s
         self._keep_ns = int(keep_s * 1e9)
@@ -62,6 +63,7 @@ class TagStore:
         self._nodes: dict[str, set[bytes]] = {}
         self._ended: dict[bytes, int] = {}  # key with no open binding -> when; in the order in which they ended
         self._ranges: dict[int, dict[bytes, TagSet]] = {}  # prefix length of the v4-mapped form -> masked address
+        self._touched: dict[int, set[bytes]] = {}  # ranges that changed and were not told yet
         self._log: deque[bytes] = deque(maxlen=LOG)
         self._listeners: list[Callable[[], None]] = []
         self._depth = 0
@@ -135,12 +137,19 @@ class TagStore:
         first = network.network_address.packed
         masked = bytes(10) + b"\xff\xff" + first if network.version == 4 else first
         with self._lock:
+            if self._ranges.get(bits, {}).get(masked) is tags:
+                return
             if tags is not None:
                 self._ranges.setdefault(bits, {})[masked] = tags
-            elif bits in self._ranges:
-                self._ranges[bits].pop(masked, None)
-            self._ranges = {b: r for b, r in sorted(self._ranges.items(), reverse=True) if r}
-            self._changed([key for key in self._bindings if key[:1] == ADDRESS])
+                if len(self._ranges[bits]) == 1:
+                    self._ranges = dict(sorted(self._ranges.items(), reverse=True))
+            else:
+                self._ranges[bits].pop(masked)
+                if not self._ranges[bits]:
+                    del self._ranges[bits]
+            self._touched.setdefault(bits, set()).add(masked)
+            if self._depth == 0:
+                self._ranges_changed()
 
     @contextmanager
     def batch(self) -> Iterator[None]:
@@ -152,6 +161,10 @@ class TagStore:
         finally:
             with self._lock:
                 self._depth -= 1
+                if self._depth == 0 and self._touched:
+                    self._depth = 1  # told below, with the rest
+                    self._ranges_changed()
+                    self._depth = 0
                 tell = self._depth == 0 and self._pending
                 self._pending = self._pending and not tell
             if tell:
@@ -284,10 +297,22 @@ class TagStore:
     def _range(self, address: bytes) -> TagSet | None:
         number = int.from_bytes(address, "big")
         for bits, networks in self._ranges.items():  # the longest prefix first
-            masked = (number >> (128 - bits) << (128 - bits)).to_bytes(16, "big") if bits else bytes(16)
+            masked = _masked(number, bits)
             if masked in networks:
                 return networks[masked]
         return None
+
+    def _ranges_changed(self) -> None:
+        """Tells of the addresses within ranges that changed; once for a batch, for there may be thousands of both."""
+        touched, self._touched = self._touched, {}
+        self.range_revision += 1
+        changed = []
+        for key in self._bindings:
+            if key[:1] == ADDRESS:
+                number = int.from_bytes(key[1:], "big")
+                if any(_masked(number, bits) in networks for bits, networks in touched.items()):
+                    changed.append(key)
+        self._changed(changed)
 
     def _changed(self, keys: Iterable[bytes]) -> None:
         for key in keys:
@@ -301,3 +326,8 @@ class TagStore:
     def _tell(self) -> None:
         for callback in self._listeners:
             callback()
+
+
+def _masked(number: int, bits: int) -> bytes:
+    """The first bits of an address as a number, the rest zero."""
+    return (number >> (128 - bits) << (128 - bits)).to_bytes(16, "big")

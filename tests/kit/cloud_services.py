@@ -27,6 +27,7 @@ class Service:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # head and body are two writes
 
             def do_GET(self) -> None:
                 service.asked.append(f"{self.command} {self.path}")
