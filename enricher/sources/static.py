@@ -271,7 +271,6 @@ class StaticSource:
             self._tell(made, 0 if not self._ranges and not self._points and not again else self._clock())
         except Exception as e:  # a source never raises out of its thread
             self._good = False
-            self._stats.errors += 1
             known = isinstance(e, ConfigError)
             self._stats.last_error = str(e).partition("\n")[0] if known else f"{type(e).__name__}: {e}"
             kept = "; the version before stays" if self._ranges or self._points else ""
@@ -279,6 +278,7 @@ class StaticSource:
                 log.warning("static entries refused%s: %s", kept, problem)
             if not known:
                 log.warning("static entries refused%s", kept, exc_info=e)
+            self._stats.errors += 1
             return
         self._good, self._current = True, time.monotonic()
         for doubt in made.doubts:

@@ -142,7 +142,6 @@ class CloudSource:
             self._stop.wait(pause * random.uniform(0.9, 1.1))  # not all machines at once
 
     def _failed(self, e: Exception) -> None:
-        self._stats.errors += 1
         self._stats.last_error = f"{self.provider}: {e or type(e).__name__}"
         if not self._failing:
             known = isinstance(e, MetadataError | OSError | http.client.HTTPException)
@@ -154,6 +153,7 @@ class CloudSource:
                 exc_info=None if known else e,
             )
         self._failing = True
+        self._stats.errors += 1
 
     def _tell(self, machine: Machine) -> None:
         tags = {name: value for name, value in machine.tags.items() if value}
