@@ -217,6 +217,11 @@ class TagStore:
                 found.append(Piece(tags, since, until))
             return found
 
+    def keys(self) -> list[bytes]:
+        """Every key of which anything is known, ranges left out."""
+        with self._lock:
+            return list(self._bindings)
+
     def of_node(self, node: str) -> list[bytes]:
         """Keys that this node's agents are told without asking."""
         with self._lock:
@@ -264,9 +269,11 @@ class TagStore:
     def _set(self, key: bytes, bindings: list[Binding]) -> None:
         bindings.sort(key=lambda b: (b.layer, b.since_ns))
         if len(bindings) > HISTORY:
-            excess = len(bindings) - HISTORY
-            old = sorted((b for b in bindings if b.until_ns), key=lambda b: b.until_ns)[:excess]
-            bindings = [b for b in bindings if b not in old]
+            for layer in {b.layer for b in bindings}:
+                excess = sum(b.layer == layer for b in bindings) - HISTORY
+                ended = sorted((b for b in bindings if b.layer == layer and b.until_ns), key=lambda b: b.until_ns)
+                old = ended[: max(0, excess)]
+                bindings = [b for b in bindings if b not in old]
         for b in self._bindings.get(key, ()):
             if b.node:
                 self._nodes.get(b.node, set()).discard(key)

@@ -4,6 +4,8 @@
       - {name: orders-db, addresses: [10.0.16.0/24], tags: {cloud.provider: aws, db.owner: team-orders}}
       - {name: vault, addresses: ["10.0.0.7:8200", "[2001:db8::7]:8200"]}
       - {nodes: [n1], tags: {rack: "7"}}
+      - {match: {k8s.namespace.name: shop, container.image.name: "*/cart"}, tags: {team: shop}}
+      - {match: {process.executable.path: /opt/legacy/*}, tags: {service.name: legacy}}
 
 A range lies under everything that other sources know of an address; an address, a port or a node stands over it. What a
 wider range says holds in a narrower one, too, unless that says otherwise; so do the tags of an address and its ranges
@@ -27,6 +29,7 @@ from msgspec import Meta
 from zerospan.enricher import keys
 from zerospan.enricher.names import SERVICE_NAME, TAGS
 from zerospan.enricher.source import Layer, SourceStats
+from zerospan.enricher.sources.match import Matcher, Rule
 from zerospan.enricher.store import Network, TagStore
 from zerospan.enricher.tagset import TagSet
 from zerospan.exporter.config import shape
@@ -37,6 +40,7 @@ from zerospan.exporter.config.tree import ConfigError, Tree, dotted
 log = logging.getLogger("zerospan.enricher.static")
 
 MAX_TEXT = 256
+PAUSE_S = 0.02
 TAG_NAME = re.compile(r"[a-z][a-z0-9_]*(?:\.[a-z0-9_]+)*")
 FAMILIES = tuple(name for name in TAGS if name.endswith("."))
 PORT = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<v4>[^:/]*)):(?P<port>\d{1,5})(?:/(?P<protocol>tcp|udp))?")
@@ -47,7 +51,7 @@ Tags = dict[str, str]
 
 
 class Entry(Section, frozen=True):
-    """What is said of some addresses or nodes."""
+    """What is said of some addresses, of some nodes, or of all that fits."""
 
     name: Annotated[
         str, Meta(description="What people call these addresses: `zerospan.range.name`, and `service.name`.")
@@ -57,6 +61,13 @@ class Entry(Section, frozen=True):
         Meta(description="Ranges (10.0.16.0/20), addresses, ports of addresses (10.0.0.7:5432, [::1]:53/udp)."),
     ] = ()
     nodes: Annotated[tuple[Text, ...], Meta(description="Names of nodes or hosts; they take the tags only.")] = ()
+    match: Annotated[
+        dict[str, str],
+        Meta(
+            description="Names of tags and globs: whatever other sources know by tags that fit all of these takes"
+            " `tags`, which win."
+        ),
+    ] = {}
     tags: Annotated[dict[str, str], Meta(description="Further tags, known ones (docs/tags.md) or your own.")] = {}
 
 
@@ -82,14 +93,16 @@ class Table:
         self.points: dict[bytes, Tags] = {}
         self.nodes: dict[bytes, str] = {}
         self.doubts: list[str] = []  # tags that look like a mistyped one
+        self.rules: list[Rule] = []
+        self._asked: list[tuple[str, Path, Complain]] = []  # what rules ask for
         self._ports: dict[bytes, str] = {}  # endpoint -> its address
 
     def add(self, entry: Entry, path: Path, complain: Complain) -> None:
         """Takes an entry in; complain(path, text) for all that is wrong with it."""
-        if not entry.addresses and not entry.nodes:
-            complain(path, "names nothing; give it addresses or nodes")
+        if not entry.addresses and not entry.nodes and not entry.match:
+            complain(path, "names nothing; give it addresses, nodes or match")
         elif entry.name and not entry.addresses:
-            complain((*path, "name"), "is of addresses, and there are none; put what is said of nodes into tags")
+            complain((*path, "name"), "is of addresses, and there are none; put what is said of others into tags")
         elif not entry.name and not entry.tags:
             complain(path, "says nothing; give it a name or tags")
         if problem := _text_problem(entry.name):
@@ -111,9 +124,21 @@ class Table:
                 complain((*path, "nodes", str(i)), f"{node} stands in two entries; put all that is said of it into one")
             self.points[key] = own
             self.nodes[key] = node
+        for name, glob in entry.match.items():
+            if not glob:
+                complain((*path, "match", name), "is empty; * stands for anything")
+            self._asked.append((name, (*path, "match", name), complain))
+        if entry.match:
+            self.rules.append(Rule(entry.match, own))
 
     def finish(self) -> None:
-        """Narrower ranges take what wider ones say, ports what their address's entry and range say."""
+        """After the last `add`. Narrower ranges take what wider ones say, ports what their address's entry and range
+        say.
+        """
+        said = {name for rule in self.rules for name in rule.tags}
+        for name, path, complain in self._asked:
+            if name in said:
+                complain(path, f"{name} is set by an entry with match; ask for what other sources say")
         done: dict[Network, Tags] = {}
         lengths: list[int] = []  # of the prefixes so far, the longest last
         for net in sorted(self.ranges, key=lambda n: n.prefixlen):
@@ -202,9 +227,9 @@ def table(config: StaticConfig) -> Table:
             raise ConfigError(wrong + e.problems) from None
         for i, entry in enumerate(entries):
             made.add(entry, ("entries", str(i)), lambda at, text: wrong.append(tree.problem(at, text)))
+    made.finish()
     if wrong:
         raise ConfigError(wrong)
-    made.finish()
     return made
 
 
@@ -235,28 +260,53 @@ class StaticSource:
         self._stamp: tuple[int, ...] | None = None
         self._current = time.monotonic()  # when what is told was last seen to be what is written
         self._good = False
+        self._matcher = Matcher(store)
+        self._wake = threading.Event()
 
     def start(self) -> None:
         """All entries are in the store when it returns."""
         self._look()
-        if self._config.file:
+        if self._config.file or self._matcher.rules:
+            self._store.listen(self._changed)
+            self._wake.set()
             self._thread = threading.Thread(target=self._run, name="static", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
         self._stop.set()
+        self._wake.set()
         if self._thread is not None:
             self._thread.join(2)
 
     def stats(self) -> SourceStats:
         """in_sync: the file as it is now is in the store; lag_s: for how long it has not been."""
+        self._stats.entities["match"] = len(self._matcher)
         self._stats.in_sync = self._good
         self._stats.lag_s = 0.0 if self._good else time.monotonic() - self._current
         return self._stats
 
     def _run(self) -> None:
-        while not self._stop.wait(self._config.poll_s):
-            self._look()
+        look = time.monotonic() + self._config.poll_s
+        while not self._stop.is_set():
+            if self._wake.wait(max(0.0, look - time.monotonic())):
+                self._wake.clear()
+                self._follow()
+                self._stop.wait(PAUSE_S)  # changes come in swarms; those that come now are seen together
+            if time.monotonic() >= look:
+                self._look()
+                look = time.monotonic() + self._config.poll_s
+
+    def _changed(self) -> None:
+        if self._matcher.rules:
+            self._wake.set()
+
+    def _follow(self) -> None:
+        try:
+            self._stats.changes += self._matcher.follow()
+        except Exception as e:  # a source never raises out of its thread
+            self._stats.last_error = f"{type(e).__name__}: {e}"
+            log.warning("static entries with match", exc_info=e)
+            self._stats.errors += 1
 
     def _look(self) -> None:
         """Reads all again if the file is another than at the last look. Never raises."""
@@ -313,6 +363,7 @@ class StaticSource:
                     node = made.nodes.get(key, "")
                     stats.changes += store.put(key, tags, layer=Layer.STATIC, since_ns=since_ns, node=node)
         self._ranges, self._points = ranges, points
+        stats.changes += self._matcher.set(made.rules, frozenset(points), since_ns)
         stats.entities = {"range": len(ranges), **_count(points)}
 
 

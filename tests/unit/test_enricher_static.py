@@ -75,7 +75,7 @@ def test_a_range_an_address_a_port_and_a_node(run: Any) -> None:
     assert tags_at(store, "10.0.0.7", 8200, keys.UDP) == bastion
     found = store.find(keys.node("n1"))
     assert found is not None and found.tags() == {"rack": "7"} and store.of_node("n1") == [keys.node("n1")]
-    assert source.stats().entities == {"range": 1, "address": 3, "endpoint": 2, "node": 1}
+    assert source.stats().entities == {"range": 1, "address": 3, "endpoint": 2, "node": 1, "match": 0}
     assert source.stats().in_sync and source.stats().lag_s == 0
     assert tags_at(store, "10.0.0.7") == (store.find(keys.address("10.0.0.7"), 1) or {}).tags()  # it was always so
 
@@ -148,10 +148,10 @@ def test_what_leaves_the_file_leaves_the_store(run: Any, tmp_path: Path) -> None
     inline = {"name": "stays", "addresses": ["198.51.100.1"]}
     source, store = run([inline], str(file))
     before = time.time_ns()
-    assert source.stats().entities == {"range": 2, "address": 2, "endpoint": 1, "node": 2}
+    assert source.stats().entities == {"range": 2, "address": 2, "endpoint": 1, "node": 2, "match": 0}
     replace(file, yaml.safe_dump({"entries": [{"name": "r2", "addresses": ["10.0.0.0/8"]}]}))
     until(lambda: tags_at(store, "10.0.16.1").get(SN) == "r2")
-    assert source.stats().entities == {"range": 1, "address": 1, "endpoint": 0, "node": 0}
+    assert source.stats().entities == {"range": 1, "address": 1, "endpoint": 0, "node": 0, "match": 0}
     assert tags_at(store, "192.0.2.7") == tags_at(store, "192.0.2.7", 80) == {}
     assert store.find(keys.node("n1")) is None and store.find(keys.node("n2")) is None
     assert tags_at(store, "198.51.100.1")[SN] == "stays"
@@ -243,6 +243,125 @@ def test_listeners_hear_of_a_file_once_and_of_addresses_in_its_ranges_only(run: 
     assert heard == [[inside]] and store.revision == revision + 1
 
 
+# -- what comes and goes
+
+
+def known(store: TagStore, key: bytes, at_ns: int = 0) -> dict[str, str]:
+    found = store.find(key, at_ns)
+    return found.tags() if found else {}
+
+
+CONTAINER, OTHER, PROCESS = keys.container("a" * 64), keys.container("b" * 64), keys.process("n1", 7)
+MATCH = [
+    {"match": {"container.name": "cart-*", "k8s.namespace.name": "shop"}, "tags": {"team": "a", SN: "cart"}},
+    {"match": {"process.executable.path": "/opt/legacy/*"}, "tags": {SN: "legacy"}},
+    {"match": {"container.name": "*-2"}, "tags": {"team": "two"}},
+]
+
+
+def test_names_of_containers_and_paths_of_processes(run: Any) -> None:
+    source, store = run(MATCH)
+
+    def put(key: bytes, **tags: str) -> None:
+        made = store.make({name.replace("_", "."): value for name, value in tags.items()})
+        store.put(key, made, layer=Layer.OS, since_ns=5, node="n1")
+
+    put(CONTAINER, container_name="cart-2", k8s_namespace_name="shop", service_name="x")
+    put(OTHER, container_name="cart-1", k8s_namespace_name="test")
+    put(PROCESS, process_executable_path="/opt/legacy/bin/run")
+    until(lambda: source.stats().entities["match"] == 2)
+    assert known(store, CONTAINER) == {
+        "container.name": "cart-2",
+        "k8s.namespace.name": "shop",
+        "team": "two",  # the later entry
+        SN: "cart",
+    }
+    assert known(store, PROCESS)[SN] == "legacy" and "team" not in known(store, OTHER)
+    assert known(store, CONTAINER, 4) == {} and known(store, CONTAINER, 5)["team"] == "two"
+    revision = store.revision
+    time.sleep(0.1)
+    assert store.revision == revision  # following one's own changes comes to an end
+
+
+def test_a_match_ends_with_what_it_lies_over(run: Any) -> None:
+    _, store = run(MATCH)
+    cart = store.make({"container.name": "cart-1", "k8s.namespace.name": "shop"})
+    store.put(CONTAINER, cart, layer=Layer.KUBERNETES, since_ns=100)
+    until(lambda: known(store, CONTAINER).get("team"))
+    store.end(CONTAINER, layer=Layer.KUBERNETES, at_ns=200)
+    until(lambda: not known(store, CONTAINER))
+    assert known(store, CONTAINER, 199)["team"] == "a" and known(store, CONTAINER, 201) == {}
+    store.put(OTHER, cart, layer=Layer.KUBERNETES, since_ns=100, until_ns=200)  # it was short
+    until(lambda: known(store, OTHER, 150).get("team"))
+    assert known(store, OTHER, 250) == {}
+
+
+def test_rules_that_change_leave_the_past_alone(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "f"
+    file.write_text(yaml.safe_dump({"entries": MATCH}))
+    source, store = run(file=str(file))
+    cart = store.make({"container.name": "cart-1", "k8s.namespace.name": "shop"})
+    store.put(CONTAINER, cart, layer=Layer.KUBERNETES, since_ns=100)
+    until(lambda: known(store, CONTAINER).get("team") == "a")
+    before = time.time_ns()
+    replace(file, yaml.safe_dump({"entries": [{"match": {"container.name": "cart-1"}, "tags": {"team": "b"}}]}))
+    until(lambda: known(store, CONTAINER).get("team") == "b")
+    assert known(store, CONTAINER, before)["team"] == "a" and SN not in known(store, CONTAINER)
+    replace(file, "entries: []\n")
+    until(lambda: "team" not in known(store, CONTAINER))
+    assert known(store, CONTAINER) == cart.tags() and known(store, CONTAINER, before)["team"] == "a"
+    assert source.stats().entities["match"] == 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_history_is_matched_as_a_slow_look_at_it_says(seed: int, run: Any) -> None:
+    """Keys that are used again and again by this and that; at each moment the rule lies over what fits it, only."""
+    rng = random.Random(seed)
+    source, store = run([{"match": {"kind": "y*"}, "tags": {"team": "a"}}])
+    wanted = [keys.address(f"10.0.0.{i}") for i in range(3)]
+    truth: dict[bytes, list[tuple[int, str]]] = {key: [] for key in wanted}  # since when it is what; "": nothing
+    now = 10
+    for _ in range(40):
+        now += rng.randint(2, 9)
+        key, kind = rng.choice(wanted), rng.choice(["yes", "yet", "no", ""])
+        if sum(1 for _ in truth[key]) >= 7:
+            continue  # the store remembers 8
+        if kind:
+            store.put(key, store.make({"kind": kind}), layer=Layer.KUBERNETES, since_ns=now)
+        elif truth[key] and truth[key][-1][1]:
+            store.end(key, layer=Layer.KUBERNETES, at_ns=now)
+        else:
+            continue
+        truth[key].append((now, kind))
+        if rng.random() < 0.3:
+            time.sleep(0.003)  # sometimes the source sees the steps between
+
+    def right() -> bool:
+        for key, steps in truth.items():
+            for at in range(8, now + 20):
+                kind = next((k for since, k in reversed(steps) if since <= at), "")
+                want = {"kind": kind} | ({"team": "a"} if kind.startswith("y") else {}) if kind else {}
+                if known(store, key, at) != want:
+                    return False
+        return True
+
+    until(right, 5)
+    assert source.stats().errors == 0
+
+
+def test_a_history_longer_than_the_store_keeps_comes_to_an_end(run: Any) -> None:
+    _, store = run([{"match": {"kind": "y*"}, "tags": {"team": "a"}}])
+    for layer in (Layer.OS, Layer.KUBERNETES):
+        for i in range(20):
+            made = store.make({"kind": "yes" if i % 2 else "no", "i": str(i)})
+            store.put(CONTAINER, made, layer=layer, since_ns=10 * i + layer)
+    until(lambda: known(store, CONTAINER).get("team") == "a")
+    time.sleep(0.1)
+    revision = store.revision
+    time.sleep(0.1)
+    assert store.revision == revision and known(store, CONTAINER)["i"] == "19"
+
+
 # -- what is wrong
 
 
@@ -268,6 +387,9 @@ def test_listeners_hear_of_a_file_once_and_of_addresses_in_its_ranges_only(run: 
         ({"addresses": ["10.0.0.1"], "tags": {"a": ""}}, "tags.a", "is empty"),
         ({"addresses": ["10.0.0.1"], "tags": {"a": "x" * 257}}, "tags.a", "longer than 256"),
         ({"addresses": ["10.0.0.1"], "tags": {"a": "x\ny"}}, "tags.a", "cannot be printed"),
+        ({"match": {"a": "b"}, "tags": {"a": "c"}}, "match.a", "is set by an entry with match"),
+        ({"match": {"a": ""}, "tags": {"b": "c"}}, "match.a", "is empty"),
+        ({"match": {"a": "b"}}, "", "says nothing"),
         ({"name": "\x1b[1m", "addresses": ["10.0.0.1"]}, "name", "cannot be printed"),
     ],
 )

@@ -38,7 +38,7 @@ def test_the_example_of_the_documentation_is_right(tmp_path: Path) -> None:
     block = DOCS.read_text().split("```yaml\n")[1].partition("```")[0]
     (tmp_path / "f").write_text(block)
     assert list(problems(StaticConfig(file=str(tmp_path / "f")))) == []
-    assert len(yaml.safe_load(block)["entries"]) == 3
+    assert len(yaml.safe_load(block)["entries"]) == 5
 
 
 def node_pod_container(store: TagStore) -> None:
