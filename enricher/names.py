@@ -38,7 +38,7 @@ TAGS: Final[dict[str, Tag]] = {
     "host.image.id": Tag("cloud", "the image it was made of", "ami-07b0"),
     "host.image.name": Tag("cloud", "the image's name", "debian-12"),
     "host.ip": Tag("Kubernetes, cloud", "its addresses, with commas between", "172.30.0.11"),
-    "host.arch": Tag("OS, Kubernetes", "its processor", "amd64"),
+    "host.arch": Tag("OS, Kubernetes, cloud", "its processor", "amd64"),
     "os.type": Tag("OS", "operating system", "linux"),
     "os.name": Tag("OS", "operating system's name", "Debian GNU/Linux"),
     "os.version": Tag("OS", "its version", "12"),

@@ -52,7 +52,7 @@ class TagStore:
         self.sets = TagSets()
         self.epoch = clock()
         self.revision = 0  # one more for each changed key
-        self.range_revision = 0  # one more for each changed range
+        self.range_revision = 0  # one more when ranges change: addresses that have no binding are not told by key
         self.refused = 0  # keys that found no room
         self.evicted = 0  # ended keys that left before keep_s
         self._keep_ns = int(keep_s * 1e9)
@@ -65,6 +65,7 @@ class TagStore:
         self._stale: dict[str, int] = {}  # how many, at most
         self._ended: dict[bytes, int] = {}  # key with no open binding -> when; in the order in which they ended
         self._ranges: dict[int, dict[bytes, TagSet]] = {}  # prefix length of the v4-mapped form -> masked address
+        self._touched: dict[int, set[bytes]] = {}  # ranges that changed and were not told yet
         self._log: deque[bytes] = deque(maxlen=LOG)
         self._listeners: list[Callable[[], None]] = []
         self._depth = 0
@@ -170,13 +171,19 @@ class TagStore:
         first = network.network_address.packed
         masked = bytes(10) + b"\xff\xff" + first if network.version == 4 else first
         with self._lock:
+            if self._ranges.get(bits, {}).get(masked) is tags:
+                return
             if tags is not None:
                 self._ranges.setdefault(bits, {})[masked] = tags
-            elif bits in self._ranges:
-                self._ranges[bits].pop(masked, None)
-            self._ranges = {b: r for b, r in sorted(self._ranges.items(), reverse=True) if r}
-            self.range_revision += 1
-            self._changed([key for key in self._bindings if key[:1] == ADDRESS])
+                if len(self._ranges[bits]) == 1:
+                    self._ranges = dict(sorted(self._ranges.items(), reverse=True))
+            else:
+                self._ranges[bits].pop(masked)
+                if not self._ranges[bits]:
+                    del self._ranges[bits]
+            self._touched.setdefault(bits, set()).add(masked)
+            if self._depth == 0:
+                self._ranges_changed()
 
     @contextmanager
     def batch(self) -> Iterator[None]:
@@ -188,6 +195,10 @@ class TagStore:
         finally:
             with self._lock:
                 self._depth -= 1
+                if self._depth == 0 and self._touched:
+                    self._depth = 1  # told below, with the rest
+                    self._ranges_changed()
+                    self._depth = 0
                 tell = self._depth == 0 and self._pending
                 self._pending = self._pending and not tell
             if tell:
@@ -243,6 +254,11 @@ class TagStore:
                 found.append(Piece(tags, since, until))
             return found
 
+    def keys(self) -> list[bytes]:
+        """Every key of which anything is known, ranges left out."""
+        with self._lock:
+            return list(self._bindings)
+
     def of_node(self, node: str) -> list[bytes]:
         """Keys that this node's agents are told without asking."""
         with self._lock:
@@ -279,11 +295,6 @@ class TagStore:
             ranges = (tags for at in self._ranges.values() for tags in at.values())
             self.sets.sweep(itertools.chain((b.tags for key in self._bindings for b in self._of(key)), ranges))
             self._loose, self._swept = 0, len(self.sets)
-
-    def keys(self) -> list[bytes]:
-        """All keys, those that have ended included."""
-        with self._lock:
-            return list(self._bindings)
 
     def counts(self) -> dict[str, int]:
         """Keys by their first letter, "sets" and "ended"."""
@@ -323,9 +334,11 @@ class TagStore:
     def _set(self, key: bytes, bindings: list[Binding]) -> None:
         bindings.sort(key=lambda b: (b.layer, b.since_ns))
         if len(bindings) > HISTORY:
-            excess = len(bindings) - HISTORY
-            old = sorted((b for b in bindings if b.until_ns), key=lambda b: b.until_ns)[:excess]
-            bindings = [b for b in bindings if b not in old]
+            for layer in {b.layer for b in bindings}:
+                excess = sum(b.layer == layer for b in bindings) - HISTORY
+                ended = sorted((b for b in bindings if b.layer == layer and b.until_ns), key=lambda b: b.until_ns)
+                old = ended[: max(0, excess)]
+                bindings = [b for b in bindings if b not in old]
         before = {b.node for b in self._of(key)}
         after = {b.node for b in bindings}
         stale = self._of(key)
@@ -359,10 +372,22 @@ class TagStore:
     def _range(self, address: bytes) -> TagSet | None:
         number = int.from_bytes(address, "big")
         for bits, networks in self._ranges.items():  # the longest prefix first
-            masked = (number >> (128 - bits) << (128 - bits)).to_bytes(16, "big") if bits else bytes(16)
+            masked = _masked(number, bits)
             if masked in networks:
                 return networks[masked]
         return None
+
+    def _ranges_changed(self) -> None:
+        """Tells of the addresses within ranges that changed; once for a batch, for there may be thousands of both."""
+        touched, self._touched = self._touched, {}
+        self.range_revision += 1
+        changed = []
+        for key in self._bindings:
+            if key[:1] == ADDRESS:
+                number = int.from_bytes(key[1:], "big")
+                if any(_masked(number, bits) in networks for bits, networks in touched.items()):
+                    changed.append(key)
+        self._changed(changed)
 
     def _changed(self, keys: Iterable[bytes]) -> None:
         for key in keys:
@@ -376,3 +401,8 @@ class TagStore:
     def _tell(self) -> None:
         for callback in self._listeners:
             callback()
+
+
+def _masked(number: int, bits: int) -> bytes:
+    """The first bits of an address as a number, the rest zero."""
+    return (number >> (128 - bits) << (128 - bits)).to_bytes(16, "big")
