@@ -1,10 +1,10 @@
 """Lag of a trace: from the end of its root's response to the arrival of its last span at an OTLP receiver.
 
-`.venv/bin/python tests/bench/assembly.py [--rate N] [--seconds N]`: client -> a -> b -> c, each in a pod, on one host, two
-and three, with an agent for each host (interfaces on), a real redis-server where there is more than one, and one receiver,
-in this process, that notes when each span came. Both times are of one clock. Root; moderate load, as lag has no meaning
-where the machine is full. What an open request weighs is measured in a process of its own (`--open`). Figures go into
-docs/benchmarks.md.
+`.venv/bin/python tests/bench/assembly.py [--rate N] [--seconds N]`: client -> a -> b -> c, each in a pod, on one
+host, two and three, with an agent for each host (interfaces on), a real redis-server where there is more than one, and
+one receiver, in this process, that notes when each span came. Both times are of one clock. Root; moderate load, as lag
+has no meaning where the machine is full. What an open request weighs is measured in a process of its own (`--open`).
+Figures go into docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -30,10 +30,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "src"), str(Path(__file__).resolve().parent), str(ROOT / "tests" / "unit")]
 
-from machine import BenchError, wait_for  # noqa: E402
-
 from demo.bookinfo.agents import Agent  # noqa: E402
 from demo.hosts import Cluster, HostsError, Pod  # noqa: E402
+from machine import BenchError, wait_for  # noqa: E402
 
 SERVICE = ROOT / "tests" / "net" / "hosts_service.py"
 PORT = 8080
