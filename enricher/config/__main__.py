@@ -6,7 +6,8 @@ import sys
 from zerospan.enricher.config import markdown, schema
 from zerospan.exporter.config.schema import write_docs
 
-if sys.argv[1:2] == ["--write-docs"]:
-    write_docs(sys.argv[2], markdown())
-else:
-    print(json.dumps(schema(), indent=2))
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--write-docs"]:
+        write_docs(sys.argv[2], markdown())
+    else:
+        print(json.dumps(schema(), indent=2))

@@ -1,4 +1,4 @@
-"""Run by run.sh with the installed wheel's Python, away from the source tree."""
+"""Run by run.sh with the installed wheel's Python, away from the source tree: `check.py ROOT plain|enricher`."""
 
 import importlib
 import pkgutil
@@ -7,16 +7,17 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
-root = Path(sys.argv[1])
+root, extra = Path(sys.argv[1]), sys.argv[2]
 
 import zerospan.exporter  # noqa: E402
 
 assert not Path(zerospan.exporter.__file__).is_relative_to(root), zerospan.exporter.__file__
 
-modules = [m.name for m in pkgutil.walk_packages(zerospan.__path__, "zerospan.")]
+modules = [m.name for m in pkgutil.walk_packages(zerospan.__path__, "zerospan.", onerror=lambda name: None)]
 assert len(modules) > 40, modules
 for name in modules:
-    if name.endswith("otlp_grpc"):  # grpcio is an extra
+    # what needs grpcio, an extra
+    if extra == "plain" and (name.endswith("otlp_grpc") or name.startswith("zerospan.enricher")):
         continue
     importlib.import_module(name)
 
@@ -26,3 +27,9 @@ assert objects == ["fexit.bpf.o", "nic.bpf.o", "sock_length.bpf.o", "sys_exit.bp
 command = str(Path(sys.executable).parent / "zerospan")
 said = subprocess.run([command, "--help"], capture_output=True, text=True, check=True).stdout
 assert "run" in said and "replay" in said
+
+# without the extra it says what to install; with it, that no enricher is there
+asked = [command, "enricher", "lookup", "--unix", "/nonexistent", "10.0.0.1"]
+enricher = subprocess.run(asked, capture_output=True, text=True)
+assert enricher.returncode == 1, enricher
+assert ("zerospan[enricher]" in enricher.stderr) == (extra == "plain"), enricher
