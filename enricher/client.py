@@ -116,6 +116,8 @@ def explain(address: str, error: Any) -> str:
     """A failed call in words."""
     code = error.code().name if callable(getattr(error, "code", None)) else type(error).__name__
     details = (error.details() or "") if callable(getattr(error, "details", None)) else str(error)
+    if code == "UNAUTHENTICATED":
+        return f"the enricher at {address} refuses: {code}: it wants a bearer token that it knows"
     return f"the enricher at {address} does not answer: {code}: {details}"
 
 

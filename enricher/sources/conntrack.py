@@ -35,7 +35,13 @@ NAT_ADDRESS = "zerospan.nat.address"
 class ConntrackConfig(Section, frozen=True):
     """Network address translation, seen by the kernel's connection tracking."""
 
-    enabled: Annotated[bool, Meta(description="Listen to connection tracking; needs CAP_NET_ADMIN.")] = False
+    enabled: Annotated[
+        bool,
+        Meta(
+            description="Listen to connection tracking; needs CAP_NET_ADMIN, for other namespaces than `self`"
+            " CAP_SYS_ADMIN, too."
+        ),
+    ] = False
     netns: Annotated[
         tuple[Text, ...], Meta(description="Network namespaces: a path, a name of `ip netns`, or `self`.")
     ] = ("self",)
@@ -167,14 +173,18 @@ class ConntrackSource:
 
     def _open(self, one: _Watched) -> None:
         one.again = time.monotonic() + RETRY_S
-        path = "/proc/self/ns/net" if one.name == "self" else one.name if "/" in one.name else f"/run/netns/{one.name}"
+        path = one.name if "/" in one.name else f"/run/netns/{one.name}"
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                with netns.inside(fd):
-                    one.conntrack = Conntrack(self._config.receive_bytes)
-            finally:
-                os.close(fd)
+            if one.name == "self":  # to enter a namespace, even one's own, takes CAP_SYS_ADMIN. setns(2)
+                path = one.name
+                one.conntrack = Conntrack(self._config.receive_bytes)
+            else:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    with netns.inside(fd):
+                        one.conntrack = Conntrack(self._config.receive_bytes)
+                finally:
+                    os.close(fd)
             self._dump(one)
         except OSError as e:
             self._failed(one, f"{path}: {e}")
