@@ -5,8 +5,8 @@
 
 Mounts of its own, read-only where the unit says so; the unit's user (any free number stands for it), bounding and
 ambient capabilities by setpriv; no new privileges; system calls and address families by libseccomp, the sets of system
-calls as `systemd-analyze syscall-filter` lists them. systemd.exec(5). A key that is neither made again here nor known to
-limit nothing that a test can see is an error, so that none is taken for tried. Root. Used by tests/net.
+calls as `systemd-analyze syscall-filter` lists them. systemd.exec(5). A key that is neither made again here nor known
+to limit nothing that a test can see is an error, so that none is taken for tried. Root. Used by tests/net.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ import contextlib
 import ctypes
 import json
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +34,26 @@ NAMESPACES = {"mnt": 0x20000, "cgroup": 0x2000000, "uts": 0x4000000, "ipc": 0x80
               "pid": 0x20000000, "net": 0x40000000}  # fmt: skip
 # What these keys do stands elsewhere (limits, restarts) or cannot be seen by a program of this kind.
 BESIDE = frozenset(
-    """
-    Type ExecStart Restart RestartSec TimeoutStartSec TimeoutStopSec RuntimeDirectoryMode RuntimeDirectoryPreserve
-    MemoryMax TasksMax LimitNOFILE LimitMEMLOCK LimitCORE OOMScoreAdjust Group ProtectClock ProtectProc ProcSubset
-    PrivateMounts LockPersonality RemoveIPC RestrictRealtime RestrictSUIDSGID KeyringMode SystemCallArchitectures
-    SystemCallErrorNumber
-    """.split()
+    re.findall(
+        r"\w+",
+        """
+        Type ExecStart Restart RestartSec TimeoutStartSec TimeoutStopSec RuntimeDirectoryMode
+        RuntimeDirectoryPreserve MemoryMax TasksMax LimitNOFILE LimitMEMLOCK LimitCORE OOMScoreAdjust Group
+        ProtectClock ProtectProc ProcSubset PrivateMounts LockPersonality RemoveIPC RestrictRealtime
+        RestrictSUIDSGID KeyringMode SystemCallArchitectures SystemCallErrorNumber
+        """,
+    )
 )
 MADE = frozenset(
-    """
-    User RuntimeDirectory CapabilityBoundingSet AmbientCapabilities NoNewPrivileges ProtectSystem ProtectHome PrivateTmp
-    PrivateDevices ProtectHostname ProtectControlGroups ProtectKernelLogs ProtectKernelModules ProtectKernelTunables
-    MemoryDenyWriteExecute RestrictNamespaces RestrictAddressFamilies UMask SystemCallFilter
-    """.split()
+    re.findall(
+        r"\w+",
+        """
+        User RuntimeDirectory CapabilityBoundingSet AmbientCapabilities NoNewPrivileges ProtectSystem ProtectHome
+        PrivateTmp PrivateDevices ProtectHostname ProtectControlGroups ProtectKernelLogs ProtectKernelModules
+        ProtectKernelTunables MemoryDenyWriteExecute RestrictNamespaces RestrictAddressFamilies UMask
+        SystemCallFilter
+        """,
+    )
 )
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -75,7 +81,9 @@ def words(unit: Mapping[str, Sequence[str]], key: str) -> list[str]:
 
 def system_calls(lines: Sequence[str]) -> set[str]:
     """The names that SystemCallFilter= lines allow: the first is a list of what may be, `~` takes away."""
-    text = subprocess.run(["systemd-analyze", "syscall-filter", "--no-pager"], capture_output=True, text=True, check=True)
+    text = subprocess.run(
+        ["systemd-analyze", "syscall-filter", "--no-pager"], capture_output=True, text=True, check=True
+    )
     sets: dict[str, list[str]] = {}
     for line in text.stdout.splitlines():
         if line.startswith("@"):
@@ -146,7 +154,10 @@ def mounts(told: dict[str, Any], argv: list[str]) -> None:
     if _yes(unit, "PrivateTmp"):
         for path in ("/tmp", "/var/tmp"):
             mount("tmpfs", path, "tmpfs", MS_NOSUID)
-    for key, hidden in (("ProtectKernelTunables", ("/proc/kallsyms", "/proc/kcore")), ("ProtectKernelLogs", ("/proc/kmsg",))):
+    for key, hidden in (
+        ("ProtectKernelTunables", ("/proc/kallsyms", "/proc/kcore")),
+        ("ProtectKernelLogs", ("/proc/kmsg",)),
+    ):
         for path in filter(os.path.exists, hidden if _yes(unit, key) else ()):
             mount("/dev/null", path, "", MS_BIND)  # systemd's has mode 0: all the more
     if _yes(unit, "ProtectKernelModules") and os.path.isdir("/usr/lib/modules"):
@@ -173,12 +184,12 @@ def mounts(told: dict[str, Any], argv: list[str]) -> None:
     bounding, ambient = (",".join(["-all", *(f"+{w.removeprefix('CAP_').lower()}" for w in words(unit, key))])
                          for key in ("CapabilityBoundingSet", "AmbientCapabilities"))  # fmt: skip
     assert unit["User"] and _yes(unit, "NoNewPrivileges")
+    allowed = json.dumps({"unit": unit, "allowed": sorted(system_calls(unit["SystemCallFilter"]))})
     os.execvp(
         "setpriv",
         ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", f"--inh-caps={ambient}",
          f"--ambient-caps={ambient}", f"--bounding-set={bounding}", "--no-new-privs", "--pdeathsig=KILL", "--",
-         sys.executable, __file__, "calls", json.dumps({"unit": unit, "allowed": sorted(system_calls(unit["SystemCallFilter"]))}),
-         *argv],
+         sys.executable, __file__, "calls", allowed, *argv],
     )  # fmt: skip
 
 

@@ -106,12 +106,16 @@ def test_the_examples_are_valid(tmp_path: Path) -> None:
     """Also with what stands in comments."""
     for name, command in (("zerospan.yaml", ["config"]), ("enricher.yaml", ["enricher", "config"])):
         text = (UNITS / name).read_text()
-        for number, form in enumerate((text, re.sub(r"^(\s*)# (?=\s*[a-z_]+: ?[{\"a-z0-9:]*)", r"\1", text, flags=re.M))):
+        for number, form in enumerate(
+            (text, re.sub(r"^(\s*)# (?=\s*[a-z_]+: ?[{\"a-z0-9:]*)", r"\1", text, flags=re.M))
+        ):
             assert number == 0 or form != text, "nothing stands in comments"
             form = form.replace("/etc/zerospan/static.yaml", str(tmp_path / "static.yaml"))
             static = (UNITS / "static.yaml").read_text()
             (tmp_path / "static.yaml").write_text(
-                static if number == 0 else static.replace("entries: []", "entries:").replace("# -", "-").replace("#  ", " ")
+                static
+                if number == 0
+                else static.replace("entries: []", "entries:").replace("# -", "-").replace("#  ", " ")
             )
             path = tmp_path / f"{number}-{name}"
             path.write_text(form)
