@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
