@@ -23,7 +23,7 @@ from zerospan.enricher.store import Piece, TagStore
 from zerospan.enricher.tagset import TagSet
 from zerospan.exporter.config.model import Section, Text
 from zerospan.exporter.process import procfs
-from zerospan.exporter.process.containers import Containers
+from zerospan.exporter.process.containers import Containers, host_root
 from zerospan.exporter.process.text import clean, decode
 
 FILE_MAX = 64 << 10
@@ -78,12 +78,12 @@ class OsSource:
         self._tags: TagSet | None = None
         self._errors, self._error = 0, ""
         files = Containers(
-            root or f"{self._proc}/1/root",
+            root or host_root(self._proc),
             docker=config.docker,
             bundles=config.containerd,
             storages=config.storages,
         )
-        self.containers = HostContainers(store, files, node, lambda: self._tags)
+        self.containers = HostContainers(store, files, node, lambda: store.find(keys.node(node)) or self._tags)
         self.watch = CgroupWatch(
             config.cgroups or tops(self._sys),
             self.containers.came,

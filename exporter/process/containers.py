@@ -79,6 +79,16 @@ class _Oci(msgspec.Struct):
     annotations: dict[str, str] | None = None
 
 
+def host_root(proc: str) -> str:
+    """Where the host's files stand: what process 1 sees, or what we see ("") if that is not ours to look at."""
+    root = f"{proc}/1/root"
+    try:
+        os.stat(f"{root}/.")  # access(2) would ask for the real user, without capabilities
+    except OSError:
+        return ""
+    return root
+
+
 class Containers:
     """root: before all paths ("/host" in a container that has the host there). Further folders of each runtime may be
     given; the usual ones are looked at, too. One thread.
