@@ -280,11 +280,17 @@ def mount(source: str, target: str, kind: str, flags: int) -> None:
 
 
 def set_read_only(path: str, on: bool) -> None:
-    """A mount and all below it. mount_setattr(2); a path that is no mount becomes one."""
+    """A mount and all below it; a path that is no mount becomes one."""
     if not os.path.ismount(path):
         mount(path, path, "", MS_BIND | MS_REC)
-    attributes = (ctypes.c_uint64 * 4)(MOUNT_ATTR_RDONLY if on else 0, 0 if on else MOUNT_ATTR_RDONLY, 0, 0)
-    check(libc.syscall(SYS_MOUNT_SETATTR, -100, path.encode(), AT_RECURSIVE, attributes, 32), f"mount_setattr {path}")
+    read_only(path, MOUNT_ATTR_RDONLY if on else 0, recursive=True)
+
+
+def read_only(path: str, attribute: int, *, recursive: bool) -> None:
+    """Of a mount. mount_setattr(2), struct mount_attr"""
+    attributes = (ctypes.c_uint64 * 4)(attribute, attribute ^ MOUNT_ATTR_RDONLY, 0, 0)
+    flags = AT_RECURSIVE if recursive else 0
+    check(libc.syscall(SYS_MOUNT_SETATTR, -100, path.encode(), flags, attributes, 32), f"mount_setattr {path}")
 
 
 def check(result: int, what: str) -> None:
