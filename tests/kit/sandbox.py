@@ -38,7 +38,7 @@ BESIDE = frozenset(
     re.findall(
         r"\w+",
         """
-        Type ExecStart Restart RestartSec TimeoutStartSec TimeoutStopSec RuntimeDirectoryMode
+        Type ExecStart Restart RestartSec RestartPreventExitStatus TimeoutStopSec RuntimeDirectoryMode
         RuntimeDirectoryPreserve MemoryMax TasksMax LimitNOFILE LimitMEMLOCK LimitCORE OOMScoreAdjust Group
         ProtectClock ProtectProc ProcSubset PrivateMounts LockPersonality RemoveIPC RestrictRealtime
         RestrictSUIDSGID KeyringMode SystemCallArchitectures SystemCallErrorNumber

@@ -91,8 +91,8 @@ def configure(place: Path, name: str, change: Callable[[dict[str, Any]], None]) 
 
 @contextlib.contextmanager
 def running(place: Path, name: str, argv: list[str]) -> Iterator[Callable[[], str]]:
-    """ExecStart; it has told READY=1 when the block begins, and must tell STOPPING=1 and end well on SIGTERM. What it
-    said on standard error."""
+    """ExecStart; it has told READY=1 when it has said `ready`, and must tell STOPPING=1 and end well on SIGTERM. Gives
+    what it has said on standard error."""
     said = place / f"{name}.stderr"
     path = place / "run" / f"{name}.notify"
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as notify:
@@ -105,10 +105,11 @@ def running(place: Path, name: str, argv: list[str]) -> Iterator[Callable[[], st
         try:
             until(lambda: process.poll() is not None or "ready" in said.read_text())
             assert process.poll() is None, said.read_text()
-            assert notify.recv(100) == b"READY=1"
+            assert notify.recv(1000).split(b"\n")[0] == b"READY=1"
             yield said.read_text
             process.send_signal(signal.SIGTERM)
-            assert notify.recv(100) == b"STOPPING=1"
+            while (told := notify.recv(1000)) != b"STOPPING=1":
+                assert told.startswith(b"STATUS="), told
             assert process.wait(30) == 0, said.read_text()
         finally:
             process.kill()
@@ -210,6 +211,9 @@ def test_both_units_together(place: Path, netns: str) -> None:
                 ask = [*COMMAND, "status", "--json", "--run-dir", str(run)]
                 status = lambda: json.loads(subprocess.run(ask, capture_output=True, check=True).stdout)  # noqa: E731
                 until(lambda: status()["enricher"]["in_sync"])
+                check = [*COMMAND, "check", "--json", "--config", "/etc/zerospan/zerospan.yaml"]
+                found = json.loads(subprocess.run(agent_box.argv(check), capture_output=True).stdout)["findings"]
+                assert [f["state"] for f in found if f["name"] == "enricher"] == ["ok"], found
                 subprocess.run(inside([sys.executable, "-c", ASK]), check=True)
                 until(lambda: status()["seen"] >= 10 and not status()["in_flight"])
                 with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as answer:

@@ -332,6 +332,8 @@ def test_everything_is_named_and_tagged(world: World, enricher: Enricher, agent:
     assert sorted(t["job"] for t in targets) == sorted(jobs), "each once"
     (target,) = [t for t in targets if t["job"] == "shop/orders"]
     assert target["container_name"] == "shop-orders-1" and target["rack"] == "r7" and target["host_name"] == "box"
+    others = [(d["job"], d["instance"]) for d, _ in samples(enricher.page("/metrics")[1], "target_info")]
+    assert not set(others) & {(t["job"], t["instance"]) for t in targets}, "a join would find two"
     edges = {(d["client"], d["server"]) for d, n in samples(metrics, "traces_service_graph_request_total") if n}
     assert edges == {("shopper", "storefront"), ("storefront", "orders"), ("orders", "orders-db")}
 

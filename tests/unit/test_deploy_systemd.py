@@ -102,6 +102,17 @@ def test_both_units_share_one_folder_and_neither_takes_it_away() -> None:
     assert Path(enricher["listen"]["unix"]).parent == Path("/run/zerospan")
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_wrong_configuration_is_not_tried_again_and_again(tmp_path: Path, name: str) -> None:
+    unit = service(UNITS / name)
+    words_ = unit["ExecStart"][0].split()[1:]
+    path = tmp_path / "wrong.yaml"
+    path.write_text("nonsense: 1\n")
+    words_[-1] = str(path)
+    said = subprocess.run([*ZEROSPAN, *words_], capture_output=True, text=True)
+    assert [str(said.returncode)] == unit["RestartPreventExitStatus"] and "nonsense" in said.stderr
+
+
 def test_the_examples_are_valid(tmp_path: Path) -> None:
     """Also with what stands in comments."""
     for name, command in (("zerospan.yaml", ["config"]), ("enricher.yaml", ["enricher", "config"])):
