@@ -391,6 +391,7 @@ def test_lookup_tells_people_and_nobody_without_rights(world: World, enricher: E
     assert enricher.tags(str(world.storefront.pid))["service.name"] == "storefront"
     container = enricher.tags(CONTAINER)
     assert container["container.image.tags"] == "1.7" and container["rack"] == "r7"
+    assert enricher.tags(world.pods["orders"].address) == container
     assert enricher.tags("192.168.77.200")["zerospan.range.name"] == "orders-db"
     assert enricher.tags("box")["rack"] == "r7"
 
