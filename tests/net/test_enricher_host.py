@@ -31,7 +31,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "unit"))
-from demo.hosts import Cluster, remove_cgroups
+from demo.hosts import Cluster, Endpoint, remove_cgroups
 from enricher_kit import Authority
 
 pytest.importorskip("grpc")
@@ -107,6 +107,7 @@ class World:
         self.storefront = self.pods["storefront"].run(["nginx", "-c", str(conf)])
         self.pods["storefront"].wait_port(8080)
         self.service = cluster.service("storefront", 80, [self.pods["storefront"]], 8080)
+        self.database = cluster.service("database", 5000, [Endpoint(outside.address, 5432)])
         self.shopper = subprocess.Popen(
             self.pods["shopper"].argv(["python3", self.script("home", "shopper.py", SHOPPER)]),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -176,7 +177,7 @@ class Enricher:
                         },
                         "cloud": {"provider": "none"},
                         "static": {"file": str(self.static), "poll_s": 0.1},
-                        "conntrack": {"enabled": True, "netns": [world.box.netns]},
+                        "conntrack": {"enabled": True, "netns": [world.box.netns], "services": True},
                     },
                 }
             )
@@ -336,6 +337,22 @@ def test_everything_is_named_and_tagged(world: World, enricher: Enricher, agent:
     assert not set(others) & {(t["job"], t["instance"]) for t in targets}, "a join would find two"
     edges = {(d["client"], d["server"]) for d, n in samples(metrics, "traces_service_graph_request_total") if n}
     assert edges == {("shopper", "storefront"), ("storefront", "orders"), ("orders", "orders-db")}
+
+
+def test_behind_an_address_that_is_translated_to_one_outside(world: World, enricher: Enricher, agent: Agent) -> None:
+    """No agent sees the other end, and no file names the address: connection tracking tells who is behind it."""
+    world.ask("/first", "/second", address=world.database, port=5000)
+    until(lambda: enricher.tags(f"{world.database}:5000")["service.name"] == "orders-db")
+    agent.settled(1)
+    edges = {(d["client"], d["server"]) for d, n in samples(agent.metrics(), "traces_service_graph_request_total") if n}
+    agent.stop()
+    assert edges == {("shopper", "orders-db")}
+    for path in ("/first", "/second"):
+        ((_, span),) = by_path(agent, path).items()
+        said = span["attributes"]
+        assert said["network.peer.address"] == world.database
+        assert said["service.peer.name"] == said["peer.service"] == "orders-db", path
+        assert said["zerospan.peer.zerospan.range.name"] == "orders-db"
 
 
 def test_the_enricher_is_killed_and_comes_back(world: World, enricher: Enricher, agent: Agent) -> None:
