@@ -108,6 +108,11 @@ class Containers:
         self._known: dict[str, Details] = {}
         self._lists: dict[str, tuple[tuple[int, int], dict[str, _Stored]]] = {}
 
+    @classmethod
+    def of_host(cls, proc: str) -> "Containers":
+        """Those of the host whose /proc this is."""
+        return cls(host_root(proc))
+
     def find(self, container: str) -> Details | None:
         """Of an id; None if no runtime's files tell of it (now: what is found is kept, what is not is sought again)."""
         known = self._known.get(container)

@@ -18,7 +18,7 @@ import msgspec
 from zerospan import __version__
 from zerospan.exporter.config.model import Config, ServiceRule
 from zerospan.exporter.process import cgroup, java, labels, names, procfs, profiles, python, runtime, units, versions
-from zerospan.exporter.process.containers import Containers, host_root
+from zerospan.exporter.process.containers import Containers
 from zerospan.exporter.process.environ import Stated, stated
 from zerospan.exporter.process.info import ProcessInfo
 from zerospan.exporter.process.program import Program, program
@@ -99,7 +99,7 @@ class Describer:
         self._proc = proc
         self._hidden = hidden
         self._order = config.service.order
-        self._containers = containers or Containers(host_root(proc))
+        self._containers = containers or Containers.of_host(proc)
         self._rules = [_rule(rule) for rule in config.service.rules]
         self._stream_labels = dict(config.loki.labels) if config.loki is not None else {}
         self._users = procfs.users(proc)
