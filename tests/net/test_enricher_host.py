@@ -124,7 +124,8 @@ class World:
         for part in ("", *path.split("/")):
             made = made / part
             made.mkdir(exist_ok=True)
-            self.cgroups = [made, *(c for c in self.cgroups if c != made)]
+            if made not in self.cgroups:
+                self.cgroups.insert(0, made)  # what is in another goes before it
         self.pods[pod].cgroup = made
 
     def ask(self, *paths: str, address: str = "", port: int = 80) -> None:
