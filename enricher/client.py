@@ -18,6 +18,7 @@ What a handler may rely on (wire/tags.proto):
 import itertools
 import logging
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -101,6 +102,8 @@ def resolve(
 ) -> pb.TagUpdate:
     """What an enricher knows of these keys, once. Raises OSError with a text for people if it does not answer."""
     security = security or Security()
+    if address.startswith("unix:"):
+        knock(address.removeprefix("unix:"))
     with channel(address, security) as made:
         ask = made.unary_unary(RESOLVE, pb.ResolveRequest.SerializeToString, pb.TagUpdate.FromString)
         try:
@@ -112,10 +115,26 @@ def resolve(
     return update
 
 
+def knock(path: str) -> None:
+    """Raises OSError with a text for people if a Unix socket cannot be connected to: gRPC says less."""
+    try:
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(1.0)
+            s.connect(path)
+    except FileNotFoundError:
+        raise OSError(f"no enricher runs here: there is no {path}; start one, or say another address") from None
+    except ConnectionRefusedError:
+        raise OSError(f"no enricher runs here: nobody listens on {path} any more; start one") from None
+    except PermissionError:
+        raise OSError(f"{path} is for the enricher's user: permission denied; run as that user or as root") from None
+
+
 def explain(address: str, error: Any) -> str:
     """A failed call in words."""
     code = error.code().name if callable(getattr(error, "code", None)) else type(error).__name__
     details = (error.details() or "") if callable(getattr(error, "details", None)) else str(error)
+    if code == "UNAUTHENTICATED":
+        return f"the enricher at {address} refuses: {code}: it wants a bearer token that it knows"
     return f"the enricher at {address} does not answer: {code}: {details}"
 
 

@@ -419,10 +419,10 @@ def _follow(config: Config) -> "tuple[Follower, Own] | tuple[None, None]":
     """What follows the enricher, if there is one. Imported here: it needs grpcio."""
     if config.enricher.address == "off":
         return None, None
-    from zerospan.exporter.tags.follow import Follower
+    from zerospan.exporter.tags.follow import Follower, node_of
     from zerospan.exporter.tags.own import Own
 
-    node = config.enricher.node or os.environ.get("NODE_NAME") or os.uname().nodename
+    node = node_of(config.enricher)
     table = PeerTable(True, config.enricher.cache_bytes // 1024, config.enricher.unused_s)
     follower = Follower(config.enricher, node, table)
     return follower, Own(follower, node)

@@ -17,7 +17,8 @@ EPILOG = """examples:
   zerospan enricher run --upstream zerospan-enricher.zerospan.svc:4319
 
 `ready` on standard error says that all sources are in sync; agents are served
-from the start on, with what is known. SIGTERM and SIGINT stop it."""
+from the start on, with what is known; systemd is told then that it has started
+(Type=notify). SIGTERM and SIGINT stop it."""
 
 SAY_S = 15.0
 
@@ -42,12 +43,15 @@ def main(args: argparse.Namespace) -> int:
     enricher = run.build(config)
     enricher.start()
     began = said = time.monotonic()
+    # It serves: no unit shall wait for a source that may be away for hours.
+    notify(f"READY=1\nSTATUS=waiting for {status(enricher.waiting_for())}")
     try:
         while not stop.is_set() and not enricher.in_sync():
             stop.wait(0.1)
             if time.monotonic() - said > SAY_S:
                 said = time.monotonic()
                 print(f"zerospan: waiting for {enricher.waiting_for()}", file=sys.stderr, flush=True)
+                notify(f"STATUS=waiting for {status(enricher.waiting_for())}")
         if not stop.is_set():
             seconds = time.monotonic() - began
             print(
@@ -56,9 +60,14 @@ def main(args: argparse.Namespace) -> int:
                 file=sys.stderr,
                 flush=True,
             )
-            notify("READY=1")
+            notify("STATUS=all sources are in sync")
             stop.wait()
         notify("STOPPING=1")
     finally:
         enricher.stop()
     return 0
+
+
+def status(text: str) -> str:
+    """One line: sd_notify(3) reads assignments line by line."""
+    return " ".join(text.split())

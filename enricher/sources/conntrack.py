@@ -17,6 +17,7 @@ from msgspec import Meta
 from zerospan.enricher import keys
 from zerospan.enricher.source import SourceStats
 from zerospan.enricher.sources.ctnetlink import Conntrack, Event
+from zerospan.enricher.sources.nat_services import NatServices
 from zerospan.enricher.sources.nat_table import NatTable
 from zerospan.enricher.store import Piece, TagStore
 from zerospan.exporter.config.model import Section, Text
@@ -29,16 +30,30 @@ BATCH_S = 0.01  # events are read in one go: a wake-up costs more than ten of th
 # Where net.netfilter.nf_conntrack_events is 2 (its default), the kernel tells no end of a connection that began before
 # anybody listened: while there are such, the table is read again.
 DUMP_S = 60.0
+LOOK_S = 2.0  # between two looks at what those behind service addresses are called
 NAT_ADDRESS = "zerospan.nat.address"
 
 
 class ConntrackConfig(Section, frozen=True):
     """Network address translation, seen by the kernel's connection tracking."""
 
-    enabled: Annotated[bool, Meta(description="Listen to connection tracking; needs CAP_NET_ADMIN.")] = False
+    enabled: Annotated[
+        bool,
+        Meta(
+            description="Listen to connection tracking; needs CAP_NET_ADMIN, for other namespaces than `self`"
+            " CAP_SYS_ADMIN, too."
+        ),
+    ] = False
     netns: Annotated[
         tuple[Text, ...], Meta(description="Network namespaces: a path, a name of `ip netns`, or `self`.")
     ] = ("self",)
+    services: Annotated[
+        bool,
+        Meta(
+            description="Name service addresses that nobody else names by the service that is behind them; for hosts"
+            " without Kubernetes."
+        ),
+    ] = False
     table_bytes: Annotated[int, Meta(ge=1 << 16, le=1 << 34, description="Memory for translated connections.")] = (
         32 << 20
     )
@@ -80,6 +95,7 @@ class ConntrackSource:
     def __init__(self, store: TagStore, config: ConntrackConfig) -> None:
         self._store, self._config = store, config
         self.table = NatTable(config.table_bytes, int(config.keep_s * 1e9))
+        self._services = NatServices(store) if config.services else None
         self._watched = [_Watched(name) for name in config.netns]
         self._stats = SourceStats()
         self._round = 0
@@ -102,6 +118,8 @@ class ConntrackSource:
         stats.entities = {
             "connection": len(self.table), "refused": self.table.refused, "evicted": self.table.evicted,
         }  # fmt: skip
+        if self._services is not None:
+            stats.entities |= {"service": len(self._services), "service_refused": self._services.refused}
         return stats
 
     def translate(
@@ -143,7 +161,7 @@ class ConntrackSource:
     def _run(self) -> None:
         poll = select.poll()
         poll.register(self._wake_in, select.POLLIN)
-        swept = time.monotonic()
+        swept = looked = time.monotonic()
         while not self._stopping:
             for one in self._watched:
                 if one.conntrack is None and time.monotonic() >= one.again:
@@ -159,6 +177,9 @@ class ConntrackSource:
             if time.monotonic() - swept > 1:
                 self.table.sweep(time.time_ns())
                 swept = time.monotonic()
+            if self._services is not None and time.monotonic() - looked > LOOK_S:
+                self._services.look(time.time_ns())
+                looked = time.monotonic()
         for one in self._watched:
             if one.conntrack is not None:
                 one.conntrack.close()
@@ -167,14 +188,18 @@ class ConntrackSource:
 
     def _open(self, one: _Watched) -> None:
         one.again = time.monotonic() + RETRY_S
-        path = "/proc/self/ns/net" if one.name == "self" else one.name if "/" in one.name else f"/run/netns/{one.name}"
+        path = one.name if "/" in one.name else f"/run/netns/{one.name}"
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                with netns.inside(fd):
-                    one.conntrack = Conntrack(self._config.receive_bytes)
-            finally:
-                os.close(fd)
+            if one.name == "self":  # to enter a namespace, even one's own, takes CAP_SYS_ADMIN. setns(2)
+                path = one.name
+                one.conntrack = Conntrack(self._config.receive_bytes)
+            else:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    with netns.inside(fd):
+                        one.conntrack = Conntrack(self._config.receive_bytes)
+                finally:
+                    os.close(fd)
             self._dump(one)
         except OSError as e:
             self._failed(one, f"{path}: {e}")
@@ -199,6 +224,8 @@ class ConntrackSource:
         for event in one.conntrack.dump():
             at = event.at_ns or one.heard_ns
             self._stats.changes += self.table.add(event.original, event.reply, at, self._round)
+            if self._services is not None:
+                self._services.saw(event.original, event.reply, at or time.time_ns())
         one.dumped = time.monotonic()
         self.table.end_others(self._round, time.time_ns(), before)
         one.rounds = {self._round}
@@ -229,6 +256,8 @@ class ConntrackSource:
             self._stats.changes += self.table.end(event.original, at)
         else:
             self._stats.changes += self.table.add(event.original, event.reply, at, round)
+            if self._services is not None:
+                self._services.saw(event.original, event.reply, at)
 
 
 def _end(end: bytes) -> End:

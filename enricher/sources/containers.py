@@ -16,6 +16,7 @@ import msgspec
 from zerospan.enricher import keys
 from zerospan.enricher.names import SERVICE_NAME, SERVICE_NAMESPACE
 from zerospan.enricher.source import Layer
+from zerospan.enricher.sources.container_net import Running
 from zerospan.enricher.store import TagStore
 from zerospan.enricher.tagset import TagSet
 from zerospan.exporter.process.cgroup import place
@@ -81,6 +82,15 @@ class HostContainers:
 
     def __len__(self) -> int:
         return len(self._containers)
+
+    def outside(self) -> list[Running]:
+        """The containers that are of no pod."""
+        with self._lock:
+            return [
+                Running(c.id, tuple(c.paths), c.tags)
+                for c in self._containers.values()
+                if not c.uid and c.tags is not None and not (c.details is not None and c.details.sandbox)
+            ]
 
     def pod_uid(self, container_id: str) -> str:
         """The pod of a container, "" if it is not known or has none."""

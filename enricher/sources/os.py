@@ -17,13 +17,14 @@ from msgspec import Meta
 from zerospan.enricher import keys
 from zerospan.enricher.source import Layer, SourceStats
 from zerospan.enricher.sources.cgroup_watch import CgroupWatch, tops
+from zerospan.enricher.sources.container_net import ContainerNet
 from zerospan.enricher.sources.containers import HostContainers
 from zerospan.enricher.sources.processes import HostProcesses, ServiceOrder, ServiceWord
 from zerospan.enricher.store import Piece, TagStore
 from zerospan.enricher.tagset import TagSet
 from zerospan.exporter.config.model import Section, Text
 from zerospan.exporter.process import procfs
-from zerospan.exporter.process.containers import Containers
+from zerospan.exporter.process.containers import Containers, host_root
 from zerospan.exporter.process.text import clean, decode
 
 FILE_MAX = 64 << 10
@@ -65,7 +66,7 @@ class OsConfig(Section, frozen=True):
 
 
 class OsSource:
-    """Source of the NODE key of this host and of its containers' keys; lookup() for processes."""
+    """Source of the NODE key of this host, of its containers' keys and addresses; lookup() for processes."""
 
     name = "os"
     answers = (keys.PROCESS,)  # kinds of keys that pieces() answers for, not the store
@@ -78,12 +79,14 @@ class OsSource:
         self._tags: TagSet | None = None
         self._errors, self._error = 0, ""
         files = Containers(
-            root or f"{self._proc}/1/root",
+            root or host_root(self._proc),
             docker=config.docker,
             bundles=config.containerd,
             storages=config.storages,
         )
-        self.containers = HostContainers(store, files, node, lambda: self._tags)
+        self.containers = HostContainers(store, files, node, lambda: store.find(keys.node(node)) or self._tags)
+        self.net = ContainerNet(store, node, self._proc, self.containers.outside)
+        self.containers.on_new(self.net.came)
         self.watch = CgroupWatch(
             config.cgroups or tops(self._sys),
             self.containers.came,
@@ -108,8 +111,10 @@ class OsSource:
             self._errors, self._error = self._errors + 1, str(e)
         self.containers.start()
         self.watch.start()
+        self.net.start()
 
     def stop(self) -> None:
+        self.net.stop()
         self.watch.stop()
         self.containers.stop()
 
@@ -117,7 +122,14 @@ class OsSource:
         watch = self.watch
         return SourceStats(
             in_sync=watch.in_sync.is_set(),
-            entities={"container": len(self.containers), "cgroup": watch.folders(), "unwatched": watch.unwatched},
+            entities={
+                "container": len(self.containers),
+                "cgroup": watch.folders(),
+                "unwatched": watch.unwatched,
+                "address": len(self.net),
+                "ambiguous": self.net.ambiguous,
+                "unreadable": self.net.unreadable,
+            },
             lag_s=time.monotonic() - watch.heard if watch.unwatched or watch.error else 0.0,
             changes=self.containers.changes,
             errors=self._errors + watch.overflows + self.containers.refused + bool(watch.error),

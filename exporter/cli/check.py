@@ -14,17 +14,19 @@ from zerospan import __version__
 from zerospan.exporter.cli import machine, options
 from zerospan.exporter.cli.machine import Finding
 from zerospan.exporter.config import Config, ConfigError, ring_size
-from zerospan.exporter.config.model import MIN_RING_BYTES, Files, Filter
+from zerospan.exporter.config.model import MIN_RING_BYTES, Enricher, Files, Filter
 from zerospan.exporter.config.rules import listen_address
 from zerospan.exporter.config.secret import Url
 from zerospan.exporter.link.probe import probe
 from zerospan.exporter.link.store import MEMORY
 from zerospan.exporter.source import bpf, capture, nic
+from zerospan.exporter.tags.probe import probe as probe_enricher
 from zerospan.exporter.terminal import paint, wants_color
 
 EPILOG = """examples:
   sudo zerospan check                      is this machine fit; which hooks
-  sudo zerospan check --config agent.yaml  with its settings, receivers, links
+  sudo zerospan check --config agent.yaml  with its settings, receivers, links,
+                                           enricher
   sudo zerospan check --json               for scripts: usable, hooks, findings
 
 Loads each family of hooks for a moment and sends one request over 127.0.0.1
@@ -42,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_capture(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     parser.add_argument(
-        "--no-sinks", action="store_true", help="do not try to reach the receivers, nor the store of links"
+        "--no-sinks", action="store_true", help="do not try to reach the receivers, the store of links, the enricher"
     )
 
 
@@ -62,7 +64,7 @@ def main(args: argparse.Namespace) -> int:
     findings += [filters(config), ring(config)]
     if not args.no_sinks:
         findings += sinks(config)
-        findings.append(links(config))
+        findings += [links(config), enricher(config)]
     findings.append(selftest(config, hooks))
     return answer(args, hooks, findings)
 
@@ -168,6 +170,12 @@ def links(config: Config) -> Finding:
     return Finding("links", found.state, found.text, found.fix)
 
 
+def enricher(config: Config) -> Finding:
+    """The enricher as the agent would use it: it is asked for this node."""
+    found = probe_enricher(config.enricher)
+    return Finding("enricher", found.state, found.text, found.fix)
+
+
 def reach(key: str, url: Url) -> Finding:
     text = url.reveal()
     parts = urlsplit(text if "://" in text else f"https://{text}")
@@ -220,7 +228,9 @@ def selftest(config: Config, hooks: str) -> Finding:
     from zerospan.exporter import pipeline  # loads all that the agent consists of
     from zerospan.exporter.selftest import SelfTest
 
-    bare = msgspec.structs.replace(options.without_receivers(config), filter=Filter(), files=Files(), links=Url(MEMORY))
+    bare = msgspec.structs.replace(
+        options.without_receivers(config), filter=Filter(), files=Files(), links=Url(MEMORY), enricher=Enricher()
+    )
     test = SelfTest()
     agent = pipeline.build(bare, hidden=test.hidden, control=False)
     try:

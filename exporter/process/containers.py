@@ -79,6 +79,16 @@ class _Oci(msgspec.Struct):
     annotations: dict[str, str] | None = None
 
 
+def host_root(proc: str) -> str:
+    """Where the host's files stand: what process 1 sees, or what we see ("") if that is not ours to look at."""
+    root = f"{proc}/1/root"
+    try:
+        os.stat(f"{root}/.")  # access(2) would ask for the real user, without capabilities
+    except OSError:
+        return ""
+    return root
+
+
 class Containers:
     """root: before all paths ("/host" in a container that has the host there). Further folders of each runtime may be
     given; the usual ones are looked at, too. One thread.
@@ -97,6 +107,11 @@ class Containers:
         self._storages = [root + path for path in (*storages, *STORAGES)]
         self._known: dict[str, Details] = {}
         self._lists: dict[str, tuple[tuple[int, int], dict[str, _Stored]]] = {}
+
+    @classmethod
+    def of_host(cls, proc: str) -> "Containers":
+        """Those of the host whose /proc this is."""
+        return cls(host_root(proc))
 
     def find(self, container: str) -> Details | None:
         """Of an id; None if no runtime's files tell of it (now: what is found is kept, what is not is sought again)."""

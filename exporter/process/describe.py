@@ -99,7 +99,7 @@ class Describer:
         self._proc = proc
         self._hidden = hidden
         self._order = config.service.order
-        self._containers = containers or Containers(f"{proc}/1/root")
+        self._containers = containers or Containers.of_host(proc)
         self._rules = [_rule(rule) for rule in config.service.rules]
         self._stream_labels = dict(config.loki.labels) if config.loki is not None else {}
         self._users = procfs.users(proc)

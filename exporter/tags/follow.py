@@ -5,16 +5,20 @@ thread never waits for it: queues go both ways. Made by the pipeline.
 """
 
 import logging
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zerospan.exporter.config.model import Enricher
 from zerospan.exporter.config.tree import ConfigError
 from zerospan.exporter.tags.mirror import Mirror
 from zerospan.exporter.tags.table import PeerTable
+
+if TYPE_CHECKING:
+    from zerospan.enricher.client import Security
 
 log = logging.getLogger(__name__)
 
@@ -194,9 +198,17 @@ class Follower:
                     self.mirror.forget(key)
 
 
-def _client(config: Enricher, node: str, on_update: Callable[[Any], None]) -> Any:
+def node_of(config: Enricher) -> str:
+    """This node's name: configured, NODE_NAME, the host's."""
+    return config.node or os.environ.get("NODE_NAME") or os.uname().nodename
+
+
+def access(config: Enricher) -> "tuple[str, Security]":
+    """The address as gRPC writes it, and how it is reached. Raises ConfigError without grpcio, or if a file of the
+    configuration cannot be read.
+    """
     try:
-        from zerospan.enricher.client import Security, TagClient
+        from zerospan.enricher.client import Security
     except ImportError as e:
         raise ConfigError(
             [f"enricher.address: its client needs grpcio and protobuf ({e}); install `zerospan[grpc]`, or say `off`"]
@@ -222,4 +234,11 @@ def _client(config: Enricher, node: str, on_update: Callable[[Any], None]) -> An
     address = config.address
     if address.startswith("unix://"):
         address = "unix:" + address.removeprefix("unix://")
+    return address, security
+
+
+def _client(config: Enricher, node: str, on_update: Callable[[Any], None]) -> Any:
+    address, security = access(config)
+    from zerospan.enricher.client import TagClient
+
     return TagClient(address, node, security, on_update)

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -97,6 +98,27 @@ def test_run_says_ready_and_stops_on_sigterm(tmp_path: Path) -> None:
         assert not path.exists()
     finally:
         process.kill()
+
+
+def test_systemd_does_not_wait_for_a_source_that_is_away(tmp_path: Path) -> None:
+    """READY=1 as soon as agents are served; `ready` on standard error only once all is in sync."""
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as notify:
+        notify.bind(str(tmp_path / "notify"))
+        notify.settimeout(30)
+        process = subprocess.Popen(
+            [*COMMAND, "run", "--unix", str(tmp_path / "s"), "--node", "n1", "--upstream", f"127.0.0.1:{free_port()}"],
+            env={**PYTHONPATH, "NOTIFY_SOCKET": str(tmp_path / "notify")}, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            ready, _, status = notify.recv(1000).partition(b"\n")
+            assert ready == b"READY=1" and status.startswith(b"STATUS=waiting for ") and b"upstream" in status
+            assert ask("lookup", "--json", "--unix", str(tmp_path / "s"), "--node", "n1", "n1").returncode == 0
+            process.send_signal(signal.SIGTERM)
+            assert notify.recv(1000) == b"STOPPING=1"
+            _, said = process.communicate(timeout=20)
+            assert process.returncode == 0 and "zerospan: ready" not in said
+        finally:
+            process.kill()
 
 
 def test_config_command_and_help(tmp_path: Path) -> None:

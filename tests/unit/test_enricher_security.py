@@ -50,7 +50,7 @@ def test_a_bearer_token_is_needed_for_every_call(tmp_path: Path) -> None:
         for good in (TOKEN, "first", "second"):
             assert resolve(tcp(service), [key], Security(token=good)).bindings[0].pieces
         for bad in ("", "wrong", TOKEN[:-1], TOKEN + "x", "# the agents'"):
-            with pytest.raises(OSError, match="UNAUTHENTICATED: $") as e:
+            with pytest.raises(OSError, match="UNAUTHENTICATED: it wants a bearer token that it knows$") as e:
                 resolve(tcp(service), [key], Security(token=bad))
             assert "cart" not in str(e.value)
         with channel(tcp(service), Security()) as made:

@@ -16,7 +16,7 @@ from zerospan.exporter.config.load import load
 from zerospan.exporter.config.model import Config, Service
 from zerospan.exporter.process import Describer, versions
 from zerospan.exporter.process.cgroup import Place, place
-from zerospan.exporter.process.containers import Containers, image_parts
+from zerospan.exporter.process.containers import Containers, host_root, image_parts
 from zerospan.exporter.process.program import program
 from zerospan.exporter.process.units import name_of_unit
 
@@ -290,3 +290,11 @@ def test_the_version_of_go_stands_in_its_programs(tmp_path: Path) -> None:
     said = subprocess.run([go, "version", go], capture_output=True, text=True, check=True).stdout.split()[-1]
     (tmp_path / "exe").symlink_to(go)
     assert versions.version_of(program(go, ("go",), "/", ""), "go", str(tmp_path)) == said
+
+
+def test_the_hosts_files_are_our_own_where_those_of_process_1_are_not_to_be_seen(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1/root").symlink_to(tmp_path / "gone")
+    assert host_root(str(tmp_path)) == ""
+    (tmp_path / "gone").mkdir()
+    assert host_root(str(tmp_path)) == f"{tmp_path}/1/root"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Brings the real back ends of the end-to-end tests into .cache/backends/bin/: Tempo, Loki and the OpenTelemetry
-# Collector from Go modules (each with its own committed go.mod and go.sum), Prometheus and promtool from Debian.
+# Collector from Go modules (each with its own committed go.mod and go.sum), Prometheus and promtool from Debian; and
+# the Compose Specification's loader.
 # Can be repeated: a program is built again only if its sources or flags changed. The first time takes about 7 minutes
 # on 2 cores and needs about 8 GB of disk for Go's caches. Starts nothing, installs nothing outside .cache/ and Go's caches.
 # Called by `make e2e-backends`; the binaries are started by stack.py.
@@ -110,3 +111,4 @@ fetch_prometheus
 build tempo github.com/grafana/tempo/cmd/tempo
 build loki github.com/grafana/loki/v3/cmd/loki
 build otelcol .
+build compose github.com/compose-spec/compose-go/v2/cmd
