@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
 import kubernetes_objects as k8s
+from machine import leave_on_sigterm
 
 POD_BYTES = 8600
 BEHIND = 20  # pods of a Deployment, behind its Service
@@ -223,6 +224,7 @@ def main() -> None:
         return Server(args.pods, args.rate, args.seconds).run()
     if args.port:
         return enricher(args.port, args.package)
+    leave_on_sigterm()
     own = [sys.executable, __file__, "--pods", str(args.pods), "--rate", str(args.rate), "--seconds", str(args.seconds)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     server = subprocess.Popen([*own, "--serve"], **pipes)  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""What points at network interfaces cost: nanoseconds of a packet at each, and requests/s through 1 and 4 of them a host.
+"""What points at network interfaces cost: nanoseconds of a packet at each, requests/s through 1 and 4 of them a host.
 
     .venv/bin/python tests/bench/nic_cost.py [--rounds 3] [--seconds 3] [--json FILE]
 
@@ -33,6 +33,7 @@ from machine import (  # noqa: E402
     BenchError,
     compile_c,
     cpu_ns,
+    leave_on_sigterm,
     measure,
     measure_json,
     program,
@@ -230,6 +231,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=3, help="of wrk in each (default: 3)")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
+    leave_on_sigterm()
     os.sched_setaffinity(0, {OTHER_CORE})
     try:
         found = run(args.rounds, args.seconds)

@@ -1,10 +1,10 @@
 """SmartEncoding: what 20 standard tags and 0, 20, 80 custom ones cost in a real Prometheus, in OTLP and in a real Loki.
 
-    .venv/bin/python tests/bench/smart_encoding.py [--instances 5000] [--routes 1] [--lines 10] [--only PART,...] [--json FILE]
+    .venv/bin/python tests/bench/smart_encoding.py [--instances 5000] [--routes 1] [--lines 10] [--only PART,...]
 
-Each tag has as many values of 16 characters as there are instances. `ours` and `inline` are smart_tags.py's. All that is
-told is what the tags add: the same without any tags is subtracted. Needs tests/e2e/backends/build.sh to have run; no root.
-Part of `make bench`; figures go into docs/benchmarks.md.
+Each tag has as many values of 16 characters as there are instances. `ours` and `inline` are smart_tags.py's. What is
+told is what the tags add: the same without any tags is subtracted. Needs what tests/e2e/backends/build.sh brings; no
+root. Part of `make bench`; figures go into docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -24,39 +24,18 @@ sys.path[:0] = [str(ROOT / "src"), str(Path(__file__).resolve().parent)]
 import smart_loki  # noqa: E402
 import smart_prometheus  # noqa: E402
 import smart_tags  # noqa: E402
-from machine import BenchError  # noqa: E402
+from machine import BenchError, leave_on_sigterm  # noqa: E402
+from smart_table import BATCH, MEASURES, WHOLE, markdown  # noqa: E402
 
 CUSTOM = (0, 20, 80)
 PARTS = ("prometheus", "otlp", "loki")
-BATCH = 100  # spans of one process in a batch: half a second at 200 requests/s
 SAMPLE = 50  # instances whose spans are encoded
 Say = Callable[[str], None]
 Found = dict[str, float]
 
-# measure -> unit, of what, text: the rows of the table, in its order
-MEASURES: Mapping[str, tuple[str, str]] = {
-    "labels": ("", "Prometheus: labels on each series"),
-    "series_bytes": ("B", "Prometheus, disk: a series' own entry and postings"),
-    "disk_bytes": ("B", "Prometheus, disk: whole index by series (values and target_info, too)"),
-    "wire_bytes": ("B", "Prometheus: text of a scrape by series"),
-    "heap_bytes": ("B", "Prometheus, memory: live heap by series"),
-    "first_us": ("us", "Prometheus: CPU of a new series"),
-    "scrape_us": ("us", "Prometheus: CPU of a series in each later scrape"),
-    "query_ms": ("ms", "Prometheus: CPU of a query that groups all by a tag, whole"),
-    "otlp_bytes": ("B", f"OTLP: a span ({BATCH} of a process in a batch)"),
-    "otlp_gzip_bytes": ("B", "OTLP: the same, gzip"),
-    "loki_streams": ("", "Loki: streams, whole"),
-    "loki_chunk_bytes": ("B", "Loki, disk: chunks by line"),
-    "loki_index_bytes": ("B", "Loki, disk: index by line"),
-    "loki_disk_bytes": ("B", "Loki, disk: both by line"),
-    "loki_heap_bytes": ("B", "Loki, memory: live heap by line, chunks open"),
-    "loki_push_us": ("us", "Loki: CPU of a line"),
-}
-WHOLE = ("labels", "query_ms", "loki_streams")  # not what tags add
-
 
 def run(instances: int, routes: int, lines: int, parts: Sequence[str], say: Say) -> Found:
-    """All figures by plain names: smart_MEASURE_none, smart_MEASURE_ours_TAGS, smart_MEASURE_inline_TAGS. BenchError."""
+    """All figures by plain names: smart_MEASURE_none, smart_MEASURE_ours_TAGS, smart_MEASURE_inline_TAGS."""
     cases: dict[str, dict[tuple[str, int], float]] = {name: {} for name in MEASURES}
     found: Found = {}
     with tempfile.TemporaryDirectory(prefix="zerospan-smart-") as name:
@@ -142,32 +121,6 @@ def figures(cases: Mapping[str, Mapping[tuple[str, int], float]], lines: int) ->
     return out
 
 
-def markdown(found: Mapping[str, float]) -> list[str]:
-    """The SmartEncoding table: lines of Markdown. Nothing if it was not measured."""
-    counts = sorted({int(name.rpartition("_")[2]) for name in found if "_ours_" in name})
-    if not counts:
-        return []
-    head = "".join(f" ours, {n} | inline, {n} | x |" for n in counts)
-    out = [f"| what tags add | without |{head}", "|---|---|" + "---|---|---|" * len(counts)]
-    for measure, (unit, text) in MEASURES.items():
-        none = found.get(f"smart_{measure}_none")
-        if none is None:
-            continue
-        row = f"| {text} | {_shown(none, unit)} |"
-        for n in counts:
-            ours, inline = (found.get(f"smart_{measure}_{way}_{n}") for way in ("ours", "inline"))
-            ratio = found.get(f"smart_{measure}_ratio_{n}")
-            cells = ("" if value is None else _shown(value, unit) for value in (ours, inline))
-            row += "".join(f" {cell} |" for cell in cells) + (f" {ratio:.3g} |" if ratio is not None else " |")
-        out.append(row)
-    return out
-
-
-def _shown(value: float, unit: str) -> str:
-    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    return f"{text} {unit}".rstrip()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--instances", type=int, default=smart_tags.INSTANCES)
@@ -176,6 +129,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PARTS), help=f"parts: {', '.join(PARTS)}")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
+    leave_on_sigterm()
     began = time.monotonic()
     try:
         found = run(args.instances, args.routes, args.lines, args.only.split(","), lambda t: print(t, file=sys.stderr))

@@ -1,7 +1,7 @@
-"""Series with tags in a real Prometheus: bytes on disk and in its head, CPU of scrapes and of a query that groups by a tag.
+"""Series with tags in a real Prometheus: bytes on disk and in its head, CPU of scrapes and of a query by a tag.
 
-The binary of tests/e2e/backends. Each case has a Prometheus of its own, scrapes some turns of one big /metrics, is made to
-collect garbage, asked, and made to write its head as a block (a snapshot). Used by smart_encoding.py.
+The binary of tests/e2e/backends. Each case has a Prometheus of its own that scrapes some turns of one big /metrics, is
+made to collect garbage, asked, and made to write its head as a block (a snapshot). Used by smart_encoding.py.
 """
 
 import contextlib

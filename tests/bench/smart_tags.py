@@ -1,8 +1,8 @@
 """What is measured in smart_encoding.py: instances of services with tags, their series, spans and log lines, both ways.
 
-`ours`: what the agent sends, made by its own code: job and instance on the series and all tags once in target_info; tags
-on the OTLP Resource; few labels of a Loki stream and the rest as the line's metadata. `inline`: the tags as labels of every
-series, attributes of every span, labels of the Loki stream. `none`: no tags at all, to subtract.
+`ours`: what the agent sends, made by its own code: job and instance on the series and all tags once in target_info;
+tags on the OTLP Resource; few labels of a Loki stream and the rest as the line's metadata. `inline`: the tags as labels
+of every series, attributes of every span, labels of the Loki stream. `none`: no tags at all, to subtract.
 """
 
 import base64
@@ -21,11 +21,12 @@ from zerospan.exporter.encode import harness
 from zerospan.exporter.metrics.harness import Feeder
 from zerospan.exporter.process import labels
 from zerospan.exporter.process.resource import encode_resource
+from zerospan.exporter.process.stamp import loki_name
 
 STANDARD = (
     "k8s.pod.name", "k8s.pod.uid", "k8s.pod.ip", "k8s.node.name", "k8s.deployment.name", "k8s.replicaset.name",
-    "k8s.service.name", "k8s.container.name", "container.id", "container.image.name", "host.id", "host.name", "host.type",
-    "host.image.id", "host.ip", "cloud.account.id", "cloud.region", "cloud.availability_zone", "zerospan.cloud.vpc.id",
+    "k8s.service.name", "k8s.container.name", "container.id", "container.image.name", "host.id", "host.name",
+    "host.type", "host.image.id", "host.ip", "cloud.account.id", "cloud.region", "cloud.availability_zone", "zerospan.cloud.vpc.id",
     "zerospan.cloud.subnet.id",
 )  # fmt: skip
 CUSTOM = "k8s.pod.label."
@@ -159,7 +160,7 @@ def pushes(way: str, who: list[Instance], lines: int, at_ns: int, size: int = 1 
             "meta": labels.metadata(own, one.tags if way == "ours" else ()),
         }
         if way == "inline":
-            more = {labels.loki_name(name): text for name, text in one.tags.items()}
+            more = {loki_name(name): text for name, text in one.tags.items()}
             process["labels"] += b"," + json.dumps(more, separators=(",", ":"))[1:-1].encode()
         body = harness.encode(spans(i, lines, at_ns), [process])["loki"]
         streams.append(body[len(b'{"streams":[') : -2])
