@@ -1,7 +1,7 @@
 """Log lines with tags in a real Loki: bytes of its chunks and its index, memory of what it has open, CPU of the push.
 
 The binary and the configuration of tests/e2e/backends, with the limits raised that tags as labels need (Loki refuses
-more than 15 labels of a stream by itself). Its index becomes a file when it is started again. Used by smart_encoding.py.
+more than 15 labels of a stream by itself). Its index becomes a file when it starts again. Used by smart_encoding.py.
 """
 
 import contextlib

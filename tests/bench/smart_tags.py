@@ -26,8 +26,8 @@ from zerospan.exporter.process.stamp import loki_name
 STANDARD = (
     "k8s.pod.name", "k8s.pod.uid", "k8s.pod.ip", "k8s.node.name", "k8s.deployment.name", "k8s.replicaset.name",
     "k8s.service.name", "k8s.container.name", "container.id", "container.image.name", "host.id", "host.name",
-    "host.type", "host.image.id", "host.ip", "cloud.account.id", "cloud.region", "cloud.availability_zone", "zerospan.cloud.vpc.id",
-    "zerospan.cloud.subnet.id",
+    "host.type", "host.image.id", "host.ip", "cloud.account.id", "cloud.region", "cloud.availability_zone",
+    "zerospan.cloud.vpc.id", "zerospan.cloud.subnet.id",
 )  # fmt: skip
 CUSTOM = "k8s.pod.label."
 VALUE = 16  # characters

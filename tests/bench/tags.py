@@ -1,8 +1,8 @@
 """What tags cost the agent: a lookup, the bytes that are copied into each span, memory by address.
 
 `.venv/bin/python tests/bench/tags.py [--rounds N] [--json FILE]`: the table of peers at several sizes, filled
-through the follower; addresses in random order, each time at another one. No root. Each figure is the best of several rounds: whatever else
-runs can only add. Not a test: figures go into docs/benchmarks.md.
+through the follower; addresses in random order, each time at another one. No root. Each figure is the best of several
+rounds: whatever else runs can only add. Not a test: figures go into docs/benchmarks.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The index file of a block of Prometheus: what of it belongs to which series. Used by smart_prometheus.py.
 
 Format 2, as Prometheus' own documentation of the TSDB's index has it: header, symbols, series (each on a multiple of 16
-bytes), ..., postings (4 bytes for each series under each of its labels, and under "all"), offset tables, TOC at its end.
+bytes), ..., postings (4 bytes for each series under each of its labels, and under "all"), offset tables, TOC.
 The table of symbols and the offset tables belong to values, not to series: a value costs them once.
 """
 
