@@ -26,7 +26,7 @@ sys.path[:0] = [str(HERE.parents[1] / "src"), str(HERE)]
 import machine  # noqa: E402
 import parts  # noqa: E402
 import report  # noqa: E402
-from machine import OTHER_CORE, ROOT, BenchError  # noqa: E402
+from machine import OTHER_CORE, ROOT, BenchError, say  # noqa: E402
 
 PAIRED = ("nginx", "latency", "syscalls")
 SECTIONS = (*PAIRED, "memory", "replay", "encode", "scrape", *parts.PARTS)
@@ -140,11 +140,6 @@ def measure_live(args: argparse.Namespace, made: report.Report) -> None:
         if "memory" in wanted:
             say(f"memory: {args.memory_seconds} s of load")
             made.add_memory(memory.run(nginx, folder / "memory", sink, args.memory_seconds))
-
-
-def say(text: str) -> None:
-    """Progress."""
-    print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 def positive(text: str) -> int:

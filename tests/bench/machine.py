@@ -30,6 +30,7 @@ PACKAGES = {
     "ip": "iproute2",
 }
 SERVER_CORE, OTHER_CORE = 0, 1
+PROGRESS = "progress: "  # of a script that is a part
 
 
 class BenchError(Exception):
@@ -148,6 +149,16 @@ def agent_env() -> dict[str, str]:
     """The environment of the agent: none of the caller's settings, this source tree."""
     keep = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "ZEROSPAN_"))}
     return keep | {"PYTHONPATH": str(ROOT / "src")}
+
+
+def say(text: str) -> None:
+    """Progress."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def progress(text: str) -> None:
+    """Progress of a script of its own, for parts.py to pass on."""
+    print(f"{PROGRESS}{text}", file=sys.stderr, flush=True)
 
 
 def leave_on_sigterm() -> None:

@@ -37,6 +37,7 @@ from machine import (  # noqa: E402
     measure,
     measure_json,
     program,
+    progress,
     running,
     wait_for,
 )
@@ -202,6 +203,7 @@ def run(rounds: int, seconds: int) -> dict[str, list[float]]:
         folder.chmod(0o755)
         sink, packets = compile_c("sink", folder), compile_c("packets", folder)
         for kind, points in POINTS.items():
+            progress(f"{points} point(s) at each host")
             try:
                 with net(kind) as where, nginx(where.server, folder / kind) as worker:
                     alone = [wrk(where, worker, seconds).rps for _ in range(2)]  # the first one warms up

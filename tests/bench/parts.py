@@ -4,12 +4,13 @@ Each is a script beside this one that writes JSON; a process of its own, so that
 bench.py. One that cannot be measured raises BenchError; the others go on.
 """
 
-import contextlib
+import collections
 import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,16 @@ ADDRESSES = 10_000  # of the table in which a lookup is measured
 
 
 def script(name: str, *arguments: str, timeout_s: float) -> Any:
-    """The JSON of a script, which may use all cores. BenchError with its last words."""
+    """The JSON of a script, which may use all cores; its progress is passed on. BenchError with its last words."""
+    said: collections.deque[str] = collections.deque(maxlen=30)
+
+    def listen(lines: Iterable[str]) -> None:
+        for line in lines:
+            if line.startswith(machine.PROGRESS):
+                machine.say(line.removeprefix(machine.PROGRESS).rstrip())
+            else:
+                said.append(line)
+
     with tempfile.TemporaryDirectory(prefix="zerospan-bench-") as folder:
         out = Path(folder) / "out.json"
         command = [sys.executable, str(HERE / f"{name}.py"), *arguments, "--json", str(out)]
@@ -32,16 +42,18 @@ def script(name: str, *arguments: str, timeout_s: float) -> Any:
             [machine.program("taskset"), "-c", every, *command],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=agent_env(),
         ) as process:  # fmt: skip
+            assert process.stdout is not None
+            listener = threading.Thread(target=listen, args=(process.stdout,), daemon=True)
+            listener.start()
             try:
-                said, _ = process.communicate(timeout=timeout_s)
+                process.wait(timeout_s)
             except subprocess.TimeoutExpired as e:
                 raise BenchError(f"{name} took more than {timeout_s:g} s") from e
             finally:
-                if process.poll() is None:
-                    with contextlib.suppress(BenchError):
-                        machine.end(process, STOP_S)
+                machine.end(process, STOP_S)
+                listener.join(STOP_S)
         if process.returncode or not out.exists():
-            raise BenchError(f"{name} failed ({process.returncode}): {said.strip()[-800:]}")
+            raise BenchError(f"{name} failed ({process.returncode}): {''.join(said).strip()[-800:]}")
         return json.loads(out.read_text())
 
 

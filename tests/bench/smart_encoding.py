@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT / "src"), str(Path(__file__).resolve().parent)]
 import smart_loki  # noqa: E402
 import smart_prometheus  # noqa: E402
 import smart_tags  # noqa: E402
-from machine import BenchError, leave_on_sigterm  # noqa: E402
+from machine import BenchError, leave_on_sigterm, progress  # noqa: E402
 from smart_table import BATCH, MEASURES, WHOLE, markdown  # noqa: E402
 
 CUSTOM = (0, 20, 80)
@@ -132,7 +132,7 @@ def main() -> None:
     leave_on_sigterm()
     began = time.monotonic()
     try:
-        found = run(args.instances, args.routes, args.lines, args.only.split(","), lambda t: print(t, file=sys.stderr))
+        found = run(args.instances, args.routes, args.lines, args.only.split(","), progress)
     except BenchError as e:
         sys.exit(f"smart_encoding: {e}")
     print("\n".join(markdown(found)))

@@ -112,11 +112,13 @@ def test_a_part_that_fails_is_a_mark_and_the_others_go_on(
     assert "no back ends" in capsys.readouterr().out
 
 
-def test_what_a_script_started_ends_with_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_a_script_started_ends_with_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "endless.py").write_text(
         f"import sys; sys.path.insert(0, {str(parts.HERE)!r})\n"
         "import pathlib, subprocess, machine\n"
-        "machine.leave_on_sigterm()\n"
+        "machine.leave_on_sigterm(); machine.progress('endless')\n"
         "child = subprocess.Popen(['sleep', '1000'])\n"
         f"pathlib.Path({str(tmp_path)!r}, 'pid').write_text(str(child.pid))\n"
         "try:\n    child.wait()\nfinally:\n    child.kill(); child.wait()\n"
@@ -126,6 +128,7 @@ def test_what_a_script_started_ends_with_it(monkeypatch: pytest.MonkeyPatch, tmp
     with pytest.raises(machine.BenchError, match="more than"):
         parts.script("endless", timeout_s=3)
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text()}").exists()
+    assert "bench: endless" in capsys.readouterr().err
     with pytest.raises(machine.BenchError, match="words of the script"):
         parts.script("wrong", timeout_s=30)
 
