@@ -220,8 +220,11 @@ def run(rounds: int, seconds: int) -> dict[str, list[float]]:
                                 put(f"nic_{what}_runs_{points}", one.runs[what])
                             if points == max(POINTS.values()):
                                 put("nic_rps_ratio_0", one.rps[False] / alone[-1])
-                        lost = sum(n for name, n in watch.agent.kernel().items() if name.startswith("ring_full_"))
-                        put(f"nic_lost_{points}", lost)
+                        kernel = watch.agent.kernel()
+                        messages = pipeline.lost_messages(kernel)
+                        lost = sum(n for name, n in kernel.items() if name.startswith("ring_full_"))
+                        put(f"nic_lost_{points}", lost - messages)
+                        put(f"nic_lost_messages_{points}", messages)
             except HostsError as e:
                 raise BenchError(str(e)) from e
     return found

@@ -71,7 +71,7 @@ def links_figures(found: Mapping[str, float]) -> Figures:
 
 
 def assembly() -> Figures:
-    return assembly_figures(script("assembly", "--rate", "50", "--seconds", "10", timeout_s=240))
+    return assembly_figures(script("assembly", "--rate", "50", "--seconds", "8", timeout_s=240))
 
 
 def assembly_figures(found: Mapping[str, float]) -> Figures:
@@ -85,7 +85,7 @@ def assembly_figures(found: Mapping[str, float]) -> Figures:
 
 
 def nic() -> Figures:
-    found: Figures = script("nic_cost", "--rounds", "4", "--seconds", "2", timeout_s=240)
+    found: Figures = script("nic_cost", "--rounds", "3", "--seconds", "2", timeout_s=240)
     return found
 
 

@@ -29,18 +29,22 @@ from smart_table import BATCH, MEASURES, WHOLE, markdown  # noqa: E402
 
 CUSTOM = (0, 20, 80)
 PARTS = ("prometheus", "otlp", "loki")
+CPU_NOISE = 0.05
+RATIO_MAX = 1000.0
 SAMPLE = 50  # instances whose spans are encoded
 Say = Callable[[str], None]
 Found = dict[str, float]
 
 
-def run(instances: int, routes: int, lines: int, parts: Sequence[str], say: Say) -> Found:
+def run(
+    instances: int, routes: int, lines: int, parts: Sequence[str], say: Say, customs: Sequence[int] = CUSTOM
+) -> Found:
     """All figures by plain names: smart_MEASURE_none, smart_MEASURE_ours_TAGS, smart_MEASURE_inline_TAGS."""
     cases: dict[str, dict[tuple[str, int], float]] = {name: {} for name in MEASURES}
     found: Found = {}
     with tempfile.TemporaryDirectory(prefix="zerospan-smart-") as name:
         folder = Path(name)
-        plans = [("none", 0), *((way, custom) for custom in CUSTOM for way in smart_tags.WAYS[1:])]
+        plans = [("none", 0), *((way, custom) for custom in customs for way in smart_tags.WAYS[1:])]
         reference: dict[int, float] = {}
         for way, custom in plans:
             who = smart_tags.instances(custom, instances, tagged=way != "none")
@@ -107,8 +111,11 @@ def figures(cases: Mapping[str, Mapping[tuple[str, int], float]], lines: int) ->
                 out[f"smart_{measure}_{way}_{tags}"] = value if measure in WHOLE else value - none
         for tags in sorted({tags for way, tags in by if way == "ours"}):
             ours, inline = out[f"smart_{measure}_ours_{tags}"], out[f"smart_{measure}_inline_{tags}"]
-            if ours > 0 and measure not in ("labels", "query_ms"):
-                out[f"smart_{measure}_ratio_{tags}"] = inline / ours
+            if measure in ("labels", "query_ms"):
+                continue
+            # what is less than a share of what there is without tags cannot be told from nothing
+            least = none * (CPU_NOISE if measure.endswith("_us") else 0)
+            out[f"smart_{measure}_ratio_{tags}"] = min(inline / max(ours, least, 1e-9), RATIO_MAX)
         least = min((tags for way, tags in by if way == "ours"), default=0)
         if measure in ("labels", "series_bytes"):
             for tags in sorted({tags for way, tags in by if way == "ours"} - {least}):
@@ -127,12 +134,14 @@ def main() -> None:
     parser.add_argument("--routes", type=int, default=1, help=f"routes of an instance, {smart_tags.LINES} series each")
     parser.add_argument("--lines", type=int, default=10, help="log lines of an instance in a chunk")
     parser.add_argument("--only", default=",".join(PARTS), help=f"parts: {', '.join(PARTS)}")
+    parser.add_argument("--custom", default=",".join(map(str, CUSTOM)), help="numbers of custom tags")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
     leave_on_sigterm()
     began = time.monotonic()
     try:
-        found = run(args.instances, args.routes, args.lines, args.only.split(","), progress)
+        customs = [int(n) for n in args.custom.split(",")]
+        found = run(args.instances, args.routes, args.lines, args.only.split(","), progress, customs)
     except BenchError as e:
         sys.exit(f"smart_encoding: {e}")
     print("\n".join(markdown(found)))

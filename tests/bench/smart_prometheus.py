@@ -105,9 +105,8 @@ def _run(way: str, bodies: list[bytes], series: int, folder: Path) -> Case:
             marks.append((cpu_ns(program.pid), appended()))
         later = (marks[-1][1] - marks[0][1]) / lines  # one more may have come between two looks
         scrape_s = (marks[-1][0] - marks[0][0]) / 1e9 / later
-        for _ in range(2):  # what sync.Pool keeps goes with the second
-            request(f"{url}/debug/pprof/heap?gc=1")
-        heap = int(_metric(url, "go_memstats_heap_alloc_bytes"))
+        # what sync.Pool keeps goes with the second collection; while a scrape is under way there is more
+        heap = min(_live(url) for _ in range(4))
         groups, query_s = _grouped(url, program.pid, way)
         block = next((folder / "data" / "snapshots" / _snapshot(url)).iterdir())
         return Case(
@@ -116,6 +115,12 @@ def _run(way: str, bodies: list[bytes], series: int, folder: Path) -> Case:
             chunks=sum(f.stat().st_size for f in (block / "chunks").iterdir()),
             query_s=query_s, turns=len(bodies), groups=groups,
         )  # fmt: skip
+
+
+def _live(url: str) -> int:
+    """Bytes that a garbage collection leaves."""
+    request(f"{url}/debug/pprof/heap?gc=1")
+    return int(_metric(url, "go_memstats_heap_alloc_bytes"))
 
 
 def _grouped(url: str, pid: int, way: str) -> tuple[dict[str, float], float]:
