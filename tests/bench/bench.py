@@ -26,7 +26,7 @@ sys.path[:0] = [str(HERE.parents[1] / "src"), str(HERE)]
 import machine  # noqa: E402
 import parts  # noqa: E402
 import report  # noqa: E402
-from machine import OTHER_CORE, ROOT, BenchError, say  # noqa: E402
+from machine import OTHER_CORE, ROOT, BenchError, GivenUpError, say  # noqa: E402
 
 PAIRED = ("nginx", "latency", "syscalls")
 SECTIONS = (*PAIRED, "memory", "replay", "encode", "scrape", *parts.PARTS)
@@ -159,11 +159,11 @@ def sections(text: str) -> frozenset[str]:
 
 
 def too_long(number: int, frame: FrameType | None) -> None:
-    raise BenchError("took too long and was given up; use --limit, fewer --pairs, or --only")
+    raise GivenUpError("took too long and was given up; use --limit, fewer --pairs, or --only")
 
 
 def ended(number: int, frame: FrameType | None) -> None:
-    raise BenchError("ended by SIGTERM; what it had started is ended, too")
+    raise GivenUpError("ended by SIGTERM; what it had started is ended, too")
 
 
 if __name__ == "__main__":

@@ -37,6 +37,10 @@ class BenchError(Exception):
     """The benchmark cannot be run, or a measurement means nothing: what, where, what to do."""
 
 
+class GivenUpError(BenchError):
+    """The whole benchmark is to end now: by its limit of time, or by SIGTERM."""
+
+
 def program(name: str) -> str:
     """Path of a program; nginx stands in /usr/sbin, which is not in everyone's PATH. BenchError: missing."""
     found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")

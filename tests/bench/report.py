@@ -16,7 +16,7 @@ import memory
 import replay
 import smart_table
 from bench_agent import Account
-from machine import About, BenchError
+from machine import About, BenchError, GivenUpError
 from pairs import CALLS, Pair
 from traffic import CONNECTIONS
 
@@ -221,10 +221,12 @@ class Report:
             self.marks.append(f"replay: {r.spans} spans of {r.requests} requests, watched at both ends")
 
     def add_part(self, name: str, measured: Callable[[], Mapping[str, Sequence[float]]]) -> None:
-        """What a part found; one that failed is a mark, and the others go on."""
+        """What a part found; one that failed is a mark, and the others go on. GivenUpError: none goes on."""
         began = time.monotonic()
         try:
             found = measured()
+        except GivenUpError:
+            raise
         except BenchError as e:
             self.failed = True
             self.marks.append(f"{name}: {e}")

@@ -22,7 +22,11 @@ from backends.program import Program, ProgramError
 from backends.query import request
 from backends.stack import BIN, HERE, free_ports
 
-LIMITS = "limits_config:\n  max_label_names_per_series: 200\n  max_global_streams_per_user: 0\n"
+# a stream that is pushed this fast would be split, which no stream of a real service is
+LIMITS = (
+    "limits_config:\n  max_label_names_per_series: 200\n  max_global_streams_per_user: 0\n"
+    "  shard_streams: {enabled: false}\n"
+)
 START_S, FLUSH_S = 30.0, 60.0
 
 

@@ -112,6 +112,29 @@ def test_a_part_that_fails_is_a_mark_and_the_others_go_on(
     assert "no back ends" in capsys.readouterr().out
 
 
+def test_nothing_goes_on_after_the_limit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    began: list[str] = []
+
+    def endless() -> parts.Figures:
+        return {"links_per_s": [float(len(parts.script("endless", timeout_s=30)))]}
+
+    def never() -> parts.Figures:
+        began.append("never")
+        return {}
+
+    def endless_script(name: str, *arguments: str, timeout_s: float) -> list[str]:
+        subprocess.run(["sleep", str(timeout_s)], check=True)
+        return []
+
+    monkeypatch.setattr(parts, "PARTS", {"links": ("endless", endless), "smart": ("never", never)})
+    monkeypatch.setattr(parts, "script", endless_script)
+    monkeypatch.setattr(machine, "require", lambda names, *, root: None)
+    with contextlib.ExitStack() as undo:
+        undo.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
+        assert bench.main(["--only", "links,smart", "--limit", "2"]) == 1
+    assert began == [] and "too long" in capsys.readouterr().err
+
+
 def test_what_a_script_started_ends_with_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
