@@ -209,6 +209,7 @@ def enricher(port: int, package: bool) -> None:
 
 
 def main() -> None:
+    leave_on_sigterm()
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pods", type=int, default=50_000)
     parser.add_argument("--rate", type=int, default=1000)
@@ -224,7 +225,6 @@ def main() -> None:
         return Server(args.pods, args.rate, args.seconds).run()
     if args.port:
         return enricher(args.port, args.package)
-    leave_on_sigterm()
     own = [sys.executable, __file__, "--pods", str(args.pods), "--rate", str(args.rate), "--seconds", str(args.seconds)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     server = subprocess.Popen([*own, "--serve"], **pipes)  # type: ignore[call-overload]

@@ -91,7 +91,7 @@ def nic() -> Figures:
 
 def enricher() -> Figures:
     return {
-        **scale_figures(script("enricher_scale", timeout_s=180)),
+        **scale_figures(script("enricher_scale", timeout_s=400)),
         **tags_figures(script("tags", timeout_s=120)),
         **fanout_figures(script("enricher_fanout", "--seconds", "5", timeout_s=240)),
         **proxy_figures(script("otlp_proxy", "--requests", "1000", "--spans", "100", timeout_s=120)),
