@@ -15,13 +15,15 @@ import grp
 import json
 import os
 import pwd
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "src"), str(Path(__file__).resolve().parent)]
@@ -32,7 +34,6 @@ from machine import (  # noqa: E402
     SERVER_CORE,
     BenchError,
     compile_c,
-    cpu_ns,
     leave_on_sigterm,
     measure,
     measure_json,
@@ -41,7 +42,7 @@ from machine import (  # noqa: E402
     running,
     wait_for,
 )
-from traffic import CONFIG, CONNECTIONS, FILE_BYTES, PATH, Load, children, parse_wrk  # noqa: E402
+from traffic import CONFIG, CONNECTIONS, FILE_BYTES, PATH, children, parse_wrk  # noqa: E402
 
 from zerospan.exporter import pipeline  # noqa: E402
 from zerospan.exporter.config import load  # noqa: E402
@@ -49,8 +50,11 @@ from zerospan.exporter.source.nic import Nics  # noqa: E402
 
 PORT, ECHO = 8080, 8081
 POINTS = {"hosts": 1, "pods": 4}  # at each host
-PONGS, WRITES, BATCHES = 2000, 1024, 15
+OPERATIONS = {"pong": 1000, "bulk": 1024}  # of packets.c in a batch
+BATCHES = 5
+MORE_TURNS = 1  # of packets.c than of wrk
 START_S = 15.0
+T = TypeVar("T")
 
 
 @dataclass
@@ -85,16 +89,6 @@ class Watch:
         wait_for(f"{self.points} points", lambda: len(nics.interfaces()) == self.points, START_S)
 
 
-@dataclass
-class Round:
-    """With the points and without, one right after the other. ns: of a message there and back, of a write of 16 KiB."""
-
-    rps: dict[bool, float] = field(default_factory=dict)
-    agent_us: dict[bool, float] = field(default_factory=dict)
-    ns: dict[tuple[str, bool], float] = field(default_factory=dict)
-    runs: dict[str, float] = field(default_factory=dict)  # of programs at interfaces, for one round trip or write
-
-
 @contextlib.contextmanager
 def net(kind: str) -> Iterator[Net]:
     """Makes hosts (and pods). HostsError."""
@@ -108,8 +102,8 @@ def net(kind: str) -> Iterator[Net]:
 
 
 @contextlib.contextmanager
-def nginx(node: Node, folder: Path) -> Iterator[int]:
-    """nginx inside, on its core; its worker's process id."""
+def nginx(node: Node, folder: Path) -> Iterator[None]:
+    """nginx inside, on its core."""
     folder.mkdir(mode=0o755)
     nobody = pwd.getpwnam("nobody")
     (folder / "www").mkdir()
@@ -122,7 +116,7 @@ def nginx(node: Node, folder: Path) -> Iterator[int]:
     with running(SERVER_CORE, command, stderr=subprocess.DEVNULL) as process:
         node.wait_port(PORT)
         wait_for("nginx's worker", lambda: len(children(process.pid)) == 1, 10)
-        yield children(process.pid)[0]
+        yield
 
 
 def inside(node: Node, *command: str) -> list[str]:
@@ -148,33 +142,42 @@ def agent(watched: list[str], points: int, sink: str, folder: Path) -> Iterator[
         yield watch
 
 
-def measure_round(watch: Watch, where: Net, packets: str, worker: int, seconds: int, first: bool) -> Round:
-    """Both states, one after the other; `first`: whether the points are there in the first."""
-    out = Round()
+def in_turns(watch: Watch, measured: Callable[[], T], first: bool) -> dict[bool, T]:
+    """The same with the points and without, one right after the other; `first`: whether they are there first."""
+    found = {}
     for on in (first, not first):
         if on:
             watch.on()
         else:
             watch.off()
-        begin = cpu_ns(os.getpid())
-        load = wrk(where, worker, seconds)
-        out.rps[on] = load.rps
-        out.agent_us[on] = (cpu_ns(os.getpid()) - begin) / 1e3 / load.requests
-        for what, n in (("pong", PONGS), ("bulk", WRITES)):
-            before = passed(where) if on else 0
-            ends = [f"/run/netns/{where.server.netns}", where.server.address, f"/run/netns/{where.client.netns}"]
-            took = measure_json(SERVER_CORE, [packets, *ends, str(ECHO), what, str(n), str(BATCHES)], 60)
-            out.ns[what, on] = took["median"]
-            if on:
-                out.runs[what] = (passed(where) - before) / (n * (BATCHES + 1))
-    return out
+        found[on] = measured()
+    return found
 
 
-def wrk(where: Net, worker: int, seconds: int) -> Load:
+def timed(where: Net, packets: str, what: str) -> float:
+    """Nanoseconds of a message there and back, or of a write of 16 KiB: the least of some batches."""
+    ends = [f"/run/netns/{where.server.netns}", where.server.address, f"/run/netns/{where.client.netns}"]
+    count = [str(OPERATIONS[what]), str(BATCHES)]
+    least: float = measure_json(SERVER_CORE, [packets, *ends, str(ECHO), what, *count], 60)["least"]
+    return least
+
+
+def timed_all(where: Net, packets: str) -> dict[str, float]:
+    return {what: timed(where, packets, what) for what in OPERATIONS}
+
+
+def runs(where: Net, packets: str, what: str) -> float:
+    """Programs at interfaces that run for one operation of packets.c."""
+    before = passed(where)
+    timed(where, packets, what)
+    return (passed(where) - before) / (OPERATIONS[what] * (BATCHES + 1))
+
+
+def wrk(where: Net, seconds: int) -> float:
+    """Requests/s as fast as they go."""
     command = inside(where.client, program("wrk"), "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency")
-    before = cpu_ns(worker)
     out = measure(OTHER_CORE, [*command, f"http://{where.server.address}:{PORT}{PATH}"], seconds + 20)
-    return parse_wrk(out, cpu_ns(worker) - before)
+    return parse_wrk(out, 0).rps
 
 
 def passed(where: Net) -> int:
@@ -205,26 +208,31 @@ def run(rounds: int, seconds: int) -> dict[str, list[float]]:
         for kind, points in POINTS.items():
             progress(f"{points} point(s) at each host")
             try:
-                with net(kind) as where, nginx(where.server, folder / kind) as worker:
-                    alone = [wrk(where, worker, seconds).rps for _ in range(2)]  # the first one warms up
+                with net(kind) as where, nginx(where.server, folder / kind):
+                    alone = [wrk(where, seconds) for _ in range(2)][1:]  # the first one warms up
+                    without: list[float] = []
                     with agent(where.watched, where.points, sink, folder) as watch:
                         for i in range(rounds):
-                            one = measure_round(watch, where, packets, worker, seconds, bool(i % 2))
-                            put(f"nic_rps_ratio_{points}", one.rps[True] / one.rps[False])
-                            put(f"nic_rps_{points}_off", one.rps[False])
-                            put(f"nic_agent_added_us_{points}", one.agent_us[True] - one.agent_us[False])
-                            for what in ("pong", "bulk"):
-                                added = one.ns[what, True] - one.ns[what, False]
-                                put(f"nic_{what}_ns_{points}", added / one.runs[what])
-                                put(f"nic_{what}_base_ns_{points}", one.ns[what, False])
-                                put(f"nic_{what}_runs_{points}", one.runs[what])
-                            if points == max(POINTS.values()):
-                                put("nic_rps_ratio_0", one.rps[False] / alone[-1])
+                            rps = in_turns(watch, lambda: wrk(where, seconds), bool(i % 2))
+                            put(f"nic_rps_ratio_{points}", rps[True] / rps[False])
+                            put(f"nic_rps_{points}_off", rps[False])
+                            without.append(rps[False])
+                        passes = {what: runs(where, packets, what) for what in OPERATIONS}
+                        for i in range(rounds + MORE_TURNS):
+                            ns = in_turns(watch, lambda: timed_all(where, packets), bool(i % 2))
+                            for what, n in passes.items():
+                                put(f"nic_{what}_runs_{points}", n)
+                                put(f"nic_{what}_ns_{points}", (ns[True][what] - ns[False][what]) / n)
+                                put(f"nic_{what}_base_ns_{points}", ns[False][what])
                         kernel = watch.agent.kernel()
                         messages = pipeline.lost_messages(kernel)
                         lost = sum(n for name, n in kernel.items() if name.startswith("ring_full_"))
                         put(f"nic_lost_{points}", lost - messages)
                         put(f"nic_lost_messages_{points}", messages)
+                    alone.append(wrk(where, seconds))
+                    if points == max(POINTS.values()):
+                        for rps in alone:
+                            put("nic_rps_ratio_0", statistics.median(without) / rps)
             except HostsError as e:
                 raise BenchError(str(e)) from e
     return found

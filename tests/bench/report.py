@@ -85,8 +85,6 @@ ROWS = (
     Row("nic_rps_ratio_0", "", "requests/s with the agent / without, pods on two hosts, no points at interfaces"),
     Row("nic_rps_ratio_1", "", "requests/s with points / without, 1 a host"),
     Row("nic_rps_ratio_4", "", "the same, 4 a host: pod, veth, tunnel, uplink"),
-    Row("nic_agent_added_us_1", "us", "CPU of the agent added a request, 1 point a host"),
-    Row("nic_agent_added_us_4", "us", "the same, 4 a host"),
     Row("nic_pong_ns_1", "ns", "a packet that is a whole message, at one point; 1 a host"),
     Row("nic_pong_ns_4", "ns", "the same, 4 a host"),
     Row("nic_bulk_ns_1", "ns", "a packet amid a long run, at one point; 1 a host"),
