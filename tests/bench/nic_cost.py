@@ -82,6 +82,9 @@ class Watch:
             nics.stop()
 
     def on(self) -> None:
+        """Not a second time: programs would run twice."""
+        if self.agent.nics is not None:
+            return
         assert self.agent.capture is not None
         nics = Nics(self.agent.capture, netns=self.watched)
         nics.start()
