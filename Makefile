@@ -59,7 +59,7 @@ image: setup ## Our image alone: .cache/images/zerospan.image.tar
 e2e-backends: ## Build Tempo, Loki and the Collector once (about 8 minutes), cached in .cache/backends
 	@tests/e2e/backends/build.sh
 
-bench: setup ## Cost in the watched program and in the agent; writes bench.json
+bench: setup e2e-backends ## Cost in the watched program, in the agent, the enricher, the back ends; writes bench.json
 	@$(ROOT) $(PY) tests/bench/bench.py --json bench.json
 
 fuzz: setup ## Fuzz the parsers, then the reader of records, for FUZZ_SECONDS each (default 60)

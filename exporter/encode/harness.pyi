@@ -11,7 +11,7 @@ def encode(spans: Sequence[Mapping[str, object]], processes: Sequence[Mapping[st
     A span is a dict with the fields of SpanRec and SpanContext by name (missing ones: 0, or -1 where that
     means "not known"); texts by the names in STRINGS, as str or bytes; "local_addr" and "remote_addr" as
     text; "trace_id" as 16 bytes. "proc" and "peer_proc" count from 1 into `processes`: dicts with "name"
-    (str), "resource" (encoded Resource) and "labels" (JSON members). ValueError: a field that is not there.
+    (str), "resource" (encoded Resource), "labels" and "meta" (JSON members). ValueError: a field that is not there.
     """
 
 def fill(

@@ -125,6 +125,7 @@ cdef class Table:
             self.procs[<int>i].name = self._own(process.get("name", ""))
             self.procs[<int>i].resource = self._own(process.get("resource", b""))
             self.procs[<int>i].labels = self._own(process.get("labels", ""))
+            self.procs[<int>i].meta = self._own(process.get("meta", b""))
 
     def __dealloc__(self):
         free(self.procs)

@@ -32,7 +32,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "src"), str(Path(__file__).resolve().paren
 
 from demo.bookinfo.agents import Agent  # noqa: E402
 from demo.hosts import Cluster, HostsError, Pod  # noqa: E402
-from machine import BenchError, wait_for  # noqa: E402
+from machine import BenchError, leave_on_sigterm, progress, wait_for  # noqa: E402
 
 SERVICE = ROOT / "tests" / "net" / "hosts_service.py"
 PORT = 8080
@@ -241,6 +241,7 @@ def run(rate: float, seconds: float) -> dict[str, float]:
     """All figures of this file. BenchError."""
     found: dict[str, float] = {}
     for hosts in (1, 2, 3):
+        progress(f"traces over {hosts} host(s)")
         try:
             found |= lag(hosts, rate, seconds)
         except HostsError as e:
@@ -258,6 +259,7 @@ def main() -> None:
     parser.add_argument("--shared", action="store_true", help="with --open: one end is on another host")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
+    leave_on_sigterm()
     if args.open:
         print(round(open_requests(args.open, shared=args.shared)))
         return

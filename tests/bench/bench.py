@@ -2,9 +2,10 @@
 
     python tests/bench/bench.py [--pairs 5] [--seconds 4] [--only NAME,...] [--json FILE] [--write-docs]
 
-Needs root (it loads BPF programs), nginx, wrk and gcc, two cores, and a machine that does nothing else
-meanwhile. Bounded in time; ends everything that it started. docs/benchmarks.md says how each figure is
-measured. Exit code 1: it could not be measured.
+Needs root (it loads BPF programs), nginx, wrk, gcc, redis-server, nftables, the back ends of tests/e2e, two
+cores, and a machine that does nothing else meanwhile; --only some parts needs less. Bounded in time; ends
+everything that it started. docs/benchmarks.md says how each figure is measured. Exit code 1: it, or one of
+its parts, could not be measured.
 """
 
 import argparse
@@ -23,14 +24,21 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1] / "src"), str(HERE)]
 
 import machine  # noqa: E402
+import parts  # noqa: E402
 import report  # noqa: E402
-from machine import OTHER_CORE, ROOT, BenchError  # noqa: E402
+from machine import OTHER_CORE, ROOT, BenchError, GivenUpError, say  # noqa: E402
 
 PAIRED = ("nginx", "latency", "syscalls")
-SECTIONS = (*PAIRED, "memory", "replay", "encode", "scrape")
+SECTIONS = (*PAIRED, "memory", "replay", "encode", "scrape", *parts.PARTS)
 LIVE = {*PAIRED, "memory", "replay"}  # need nginx, wrk and root
 DOCS = ROOT / "docs" / "benchmarks.md"
-LIMIT_S = 480
+NEEDS = {
+    "links": ("redis-server",),
+    "assembly": ("redis-server", "ip", "nft"),
+    "nic": ("nginx", "wrk", "gcc", "ip", "nft"),
+}
+ROOTED = {*LIVE, "assembly", "nic"}
+LIMIT_S = 1500
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Path(args.json).write_text(made.json())
     if args.write_docs:
         report.write_docs(DOCS, made.markdown())
-    return 0
+    return 1 if made.failed else 0
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -79,8 +87,10 @@ def run(args: argparse.Namespace) -> report.Report:
     """Measures what is wanted. Raises BenchError."""
     wanted = args.only
     live = bool(wanted & LIVE)
-    if live:
-        machine.require(("nginx", "wrk", "gcc", "taskset", "setpriv"), root=True)
+    needed = [name for part in parts.PARTS if part in wanted for name in NEEDS.get(part, ())]
+    if live or needed:
+        named = ("nginx", "wrk", "gcc", *needed) if live else needed
+        machine.require(tuple(dict.fromkeys((*named, "taskset", "setpriv"))), root=bool(wanted & ROOTED))
     began = time.monotonic()
     made = report.Report(args.command, machine.About.here())
     if made.about.cores > OTHER_CORE:
@@ -99,6 +109,10 @@ def run(args: argparse.Namespace) -> report.Report:
         made.put("scrape_100k_ms", scrape.run(100_000, 5))
     if live:
         measure_live(args, made)
+    for name, (what, measured) in parts.PARTS.items():
+        if name in wanted:
+            say(what)
+            made.add_part(name, measured)
     made.took_s = time.monotonic() - began
     return made
 
@@ -128,11 +142,6 @@ def measure_live(args: argparse.Namespace, made: report.Report) -> None:
             made.add_memory(memory.run(nginx, folder / "memory", sink, args.memory_seconds))
 
 
-def say(text: str) -> None:
-    """Progress."""
-    print(f"bench: {text}", file=sys.stderr, flush=True)
-
-
 def positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
@@ -150,11 +159,11 @@ def sections(text: str) -> frozenset[str]:
 
 
 def too_long(number: int, frame: FrameType | None) -> None:
-    raise BenchError("took too long and was given up; use --limit, fewer --pairs, or --only")
+    raise GivenUpError("took too long and was given up; use --limit, fewer --pairs, or --only")
 
 
 def ended(number: int, frame: FrameType | None) -> None:
-    raise BenchError("ended by SIGTERM; what it had started is ended, too")
+    raise GivenUpError("ended by SIGTERM; what it had started is ended, too")
 
 
 if __name__ == "__main__":

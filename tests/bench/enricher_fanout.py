@@ -23,6 +23,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
+from machine import leave_on_sigterm
+
 from zerospan.enricher import keys
 from zerospan.enricher.source import Layer
 from zerospan.enricher.store import TagStore
@@ -195,6 +197,7 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--folder", default=f"/tmp/enricher-fanout-{os.getpid()}")
     args = parser.parse_args()
+    leave_on_sigterm()
     os.makedirs(args.folder)
     context = multiprocessing.get_context("spawn")
     mine, its = context.Pipe()

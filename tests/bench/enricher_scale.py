@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
 import kubernetes_objects as k8s
+from machine import leave_on_sigterm
 
 POD_BYTES = 8600
 BEHIND = 20  # pods of a Deployment, behind its Service
@@ -208,6 +209,7 @@ def enricher(port: int, package: bool) -> None:
 
 
 def main() -> None:
+    leave_on_sigterm()
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pods", type=int, default=50_000)
     parser.add_argument("--rate", type=int, default=1000)

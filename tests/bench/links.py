@@ -22,6 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
 from engine_kit import START, WALL, describe, get, ok
 from engine_wire import Kernel, Process, Wire
+from machine import leave_on_sigterm
 
 from zerospan.exporter.engine import Engine
 from zerospan.exporter.link.shared import Shared
@@ -115,6 +116,7 @@ def main() -> None:
     parser.add_argument("--round", type=int, default=500, help="values told in a round (25 ms), each way")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
+    leave_on_sigterm()
     n = args.links // 2  # each request makes two: its server is told of its client, and the other way round
     data = [records(n, "client"), records(n, "server")]
     with contextlib.ExitStack() as undo:

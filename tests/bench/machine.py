@@ -25,12 +25,20 @@ PACKAGES = {
     "gcc": "gcc libc6-dev",
     "taskset": "util-linux",
     "setpriv": "util-linux",
+    "redis-server": "redis-server",
+    "nft": "nftables",
+    "ip": "iproute2",
 }
 SERVER_CORE, OTHER_CORE = 0, 1
+PROGRESS = "progress: "  # of a script that is a part
 
 
 class BenchError(Exception):
     """The benchmark cannot be run, or a measurement means nothing: what, where, what to do."""
+
+
+class GivenUpError(BenchError):
+    """The whole benchmark is to end now: by its limit of time, or by SIGTERM."""
 
 
 def program(name: str) -> str:
@@ -147,6 +155,21 @@ def agent_env() -> dict[str, str]:
     return keep | {"PYTHONPATH": str(ROOT / "src")}
 
 
+def say(text: str) -> None:
+    """Progress."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def progress(text: str) -> None:
+    """Progress of a script of its own, for parts.py to pass on."""
+    print(f"{PROGRESS}{text}", file=sys.stderr, flush=True)
+
+
+def leave_on_sigterm() -> None:
+    """SIGTERM ends this program through its `finally` blocks: what it started ends, too."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+
 def quiet_share(seconds: float = 0.5) -> float:
     """How much of the machine other programs used in this time, 0 to 1: what makes figures noise."""
 
@@ -172,6 +195,10 @@ class About:
     nat: bool
 
     @staticmethod
+    def cores_here() -> int:
+        return os.cpu_count() or 1
+
+    @staticmethod
     def here() -> "About":
         cpu = "unknown"
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -180,4 +207,4 @@ class About:
                 break
         tables = [Path(f"/proc/net/{name}") for name in ("ip_tables_names", "ip6_tables_names")]
         nat = Path("/sys/module/nf_nat/refcnt").exists() or any(t.exists() and "nat" in t.read_text() for t in tables)
-        return About(os.cpu_count() or 1, cpu, platform.release(), sys.version.split()[0], quiet_share(), nat)
+        return About(About.cores_here(), cpu, platform.release(), sys.version.split()[0], quiet_share(), nat)

@@ -1,6 +1,6 @@
 """What the OTLP proxy costs: CPU time of its process for each request and span, with a receiver and senders beside it.
 
-    .venv/bin/python tests/bench/otlp_proxy.py [--requests 2000] [--spans 100,500]
+    .venv/bin/python tests/bench/otlp_proxy.py [--requests 2000] [--spans 100,500] [--json FILE]
 
 CPU time, not wall time: the machine may be shared. Each of proxy, receiver and sender is a process of its own.
 """
@@ -187,12 +187,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="CPU cost of the OTLP proxy.")
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--spans", default="100,500")
+    parser.add_argument("--json", metavar="FILE", help="write the lines as one list")
     options = parser.parse_args()
+    found: list[dict[str, Any]] = []
+
+    def tell(line: dict[str, Any]) -> None:
+        print(json.dumps(line), flush=True)
+        found.append(line)
+
     for spans in map(int, options.spans.split(",")):
-        print(json.dumps(rewriting(spans)))
+        tell(rewriting(spans))
         for sender in ("grpc", "http"):
             for onward, compression in (("grpc", "none"), ("http/protobuf", "none"), ("http/protobuf", "gzip")):
-                print(json.dumps(whole(spans, options.requests, sender, onward, compression)), flush=True)
+                tell(whole(spans, options.requests, sender, onward, compression))
+    if options.json:
+        Path(options.json).write_text(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

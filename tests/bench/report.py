@@ -7,15 +7,16 @@ import dataclasses
 import json
 import statistics
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import memory
 import replay
+import smart_table
 from bench_agent import Account
-from machine import About
+from machine import About, BenchError, GivenUpError
 from pairs import CALLS, Pair
 from traffic import CONNECTIONS
 
@@ -68,13 +69,70 @@ ROWS = (
     Row("rss_start_mb", "MB", "memory at start, BPF maps included"),
     Row("scrape_10k_ms", "ms", "CPU for a scrape of 10,000 series"),
     Row("scrape_100k_ms", "ms", "CPU for a scrape of 100,000 series"),
+    Row("links_per_s", "1/s", "links between hosts told and found by one core, Redis included", ">= 100000"),
+    Row("links_engine_us", "us", "CPU of the engine for a link"),
+    Row("links_wire_us", "us", "CPU of the exchange for a link"),
+    Row("links_redis_us", "us", "CPU of Redis for a link"),
+    Row("links_redis_bytes", "B", "memory of Redis for a link"),
+    Row("links_table_bytes", "B", "memory of the agents for a link"),
+    *(
+        Row(f"lag_{q}_ms_{n}", "ms", f"end of the root's answer -> last span at the receiver, {n} host(s)", reach)
+        for n in (1, 2, 3)
+        for q, reach in (("p50", ""), ("p99", "<= 3000"))
+    ),
+    Row("open_request_bytes", "B", "memory of an open request, its connection and links"),
+    Row("open_request_shared_bytes", "B", "the same, one end on another host"),
+    Row("nic_rps_ratio_0", "", "requests/s with the agent / without, pods on two hosts, no points at interfaces"),
+    Row("nic_rps_ratio_1", "", "requests/s with points / without, 1 a host"),
+    Row("nic_rps_ratio_4", "", "the same, 4 a host: pod, veth, tunnel, uplink"),
+    Row("nic_pong_ns_1", "ns", "a packet that is a whole message, at one point; 1 a host"),
+    Row("nic_pong_ns_4", "ns", "the same, 4 a host"),
+    Row("nic_bulk_ns_1", "ns", "a packet amid a long run, at one point; 1 a host"),
+    Row("nic_bulk_ns_4", "ns", "the same, 4 a host"),
+    Row("nic_lost_4", "", "records of interfaces lost in the kernel, all runs at full speed, 4 points a host"),
+    Row("nic_lost_messages_4", "", "records of processes lost meanwhile"),
+    Row("enricher_list_cpu_s", "s", "CPU for listing 50,000 pods and what belongs to them", "<= 2"),
+    Row("enricher_peak_mb", "MB", "the most memory meanwhile", "<= 120"),
+    Row("enricher_rss_mb", "MB", "memory afterwards"),
+    Row("enricher_change_us", "us", "CPU of a change of a pod"),
+    Row("enricher_change_core_percent", "%", "of a core, 1,000 changes/s", "<= 10"),
+    Row("tags_lookup_ns", "ns", "a lookup in the agent, among 10,000 addresses", "<= 1000"),
+    Row("tags_lookup_port_ns", "ns", "the same, address and port first"),
+    Row("tags_address_bytes", "B", "memory of the agent for an address with its tags"),
+    Row("tags_span_added_ns", "ns", "the other end's tags in a span"),
+    Row("fanout_mib", "MiB", "memory of an enricher of 50,000 pods with 5,000 subscribers"),
+    Row("fanout_subscriber_kib", "KiB", "of which for each subscriber"),
+    Row("fanout_connect_cpu_s", "s", "its CPU until all have their node's tags"),
+    Row("fanout_pod_p99_ms", "ms", "a pod's change until its subscribers have it, 100/s, p99"),
+    Row("fanout_pod_core_percent", "%", "of a core meanwhile"),
+    Row("fanout_all_p99_ms", "ms", "a change that all 5,000 get, 1/s, p99"),
+    Row("fanout_message_us", "us", "CPU of each such message"),
+    Row("proxy_grpc_spans_per_s", "1/s", "OTLP proxy, spans a second of one core, gRPC in and out", ">= 100000"),
+    Row("proxy_http_spans_per_s", "1/s", "the same, HTTP in and out", ">= 100000"),
+    Row("proxy_gzip_spans_per_s", "1/s", "the same, gRPC in, HTTP with gzip out"),
+    Row("proxy_rewrite_us", "us", "of which rewriting a request of 100 spans"),
+    Row("smart_series_bytes_ratio_20", "", "Prometheus, disk: bytes on the series, inline / ours", ">= 10"),
+    Row(
+        "smart_disk_bytes_ratio_20", "", "the same, whole index: each value once in both, target_info in ours", ">= 10"
+    ),
+    Row("smart_heap_bytes_ratio_20", "", "Prometheus, memory: inline / ours, target_info included", ">= 10"),
+    Row("smart_first_us_ratio_20", "", "Prometheus, CPU of new series: inline / ours, target_info included", ">= 10"),
+    Row("smart_otlp_bytes_ratio_20", "", "OTLP, bytes of a span: inline / ours", ">= 10"),
+    Row(
+        "smart_loki_disk_bytes_ratio_20", "", "Loki, chunks and index: inline / ours, 10 lines of an instance", ">= 10"
+    ),
+    Row("smart_loki_even_lines_20", "", "lines of an instance in a chunk from which on labels would be smaller"),
+    Row("smart_custom_labels_80", "", "labels that 80 custom tags add to a series, ours", "<= 0"),
+    Row("smart_custom_series_bytes_80", "B", "bytes on disk that they add to a series, ours", "<= 0"),
+    Row("smart_target_info_bytes_100", "B", "of target_info, once for each instance, with 20 and 80 tags"),
     Row("events_lost", "", "records lost in the kernel, all runs", "<= 0"),
     Row("spans_exported", "", "spans that left, all runs"),
     Row("spans_expected", "", "requests that were answered, twice: one span at each end"),
     Row("busy_before", "", "share of the machine that other programs used before the run: noise"),
 )
 # What system calls cost is read to 0.1 ns and varies by a few: less than this is no cost.
-NOISE = {"getppid_added_ns": 3.0, "read_added_ns": 3.0, "close_added_ns": 3.0}
+# References into the table of symbols are longer or shorter as the values are sorted.
+NOISE = {"smart_custom_series_bytes_80": 2.0, "getppid_added_ns": 3.0, "read_added_ns": 3.0, "close_added_ns": 3.0}
 
 
 @dataclass(frozen=True)
@@ -102,6 +160,7 @@ class Report:
     marks: list[str] = dataclasses.field(default_factory=list)
     runs: dict[str, Any] = dataclasses.field(default_factory=dict)
     took_s: float = 0
+    failed: bool = False
     _totals: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -159,6 +218,24 @@ class Report:
         if r.spans < 2 * r.requests:
             self.marks.append(f"replay: {r.spans} spans of {r.requests} requests, watched at both ends")
 
+    def add_part(self, name: str, measured: Callable[[], Mapping[str, Sequence[float]]]) -> None:
+        """What a part found; one that failed is a mark, and the others go on. GivenUpError: none goes on."""
+        began = time.monotonic()
+        try:
+            found = measured()
+        except GivenUpError:
+            raise
+        except BenchError as e:
+            self.failed = True
+            self.marks.append(f"{name}: {e}")
+            return
+        self.runs[name] = {"took_s": round(time.monotonic() - began, 1), **found}
+        for figure, values in found.items():
+            self.put(figure, values)
+        for n in (1, 2, 3):
+            if missing := found.get(f"lag_missing_{n}", [0])[0]:
+                self.marks.append(f"{name}: {missing:.0f} traces over {n} hosts were not whole")
+
     def account(self, run: str, a: Account) -> None:
         """Adds up what left; marks a run that lost something: its figures are of less work."""
         self.marks += [f"{run}: {mark}" for mark in a.marks]
@@ -189,7 +266,7 @@ class Report:
         for row, f, value, spread in self._rows():
             name = f"{row.name:<27}{value:>11}  {spread:<24}"
             lines.append(f"{name}{row.reach:<11}{met(row, f):<6}{row.peer:<7}{row.text}")
-        return "\n".join(lines + self.notes())
+        return "\n".join(lines + self._smart() + self.notes())
 
     def markdown(self) -> str:
         """For docs/benchmarks.md."""
@@ -204,8 +281,18 @@ class Report:
         for row, f, value, spread in self._rows():
             reach = f"{row.reach}: {met(row, f)}" if row.reach else ""
             lines.append(f"| `{row.name}` | {value} | {spread} | {reach} | {row.peer} | {row.text} |")
+        if smart := self._smart():
+            lines += [
+                "",
+                "SmartEncoding: what tags add to a series, a span, a line, by the number of tags.",
+                "",
+                *smart,
+            ]
         notes = self.notes()
         return "\n".join(lines + ([""] if notes else []) + [f"* {note}" for note in notes])
+
+    def _smart(self) -> list[str]:
+        return smart_table.markdown({name: figure.value for name, figure in self.figures.items()})
 
     def notes(self) -> list[str]:
         out = [f"MARKED, not to be trusted: {mark}" for mark in self.marks]

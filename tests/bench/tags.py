@@ -1,8 +1,8 @@
 """What tags cost the agent: a lookup, the bytes that are copied into each span, memory by address.
 
-`.venv/bin/python tests/bench/tags.py [--rounds N]`: the table of peers at several sizes, filled through the follower;
-addresses in random order, each time at another one. No root. Each figure is the best of several rounds: whatever else
-runs can only add. Not a test: figures go into docs/benchmarks.md.
+`.venv/bin/python tests/bench/tags.py [--rounds N] [--json FILE]`: the table of peers at several sizes, filled
+through the follower; addresses in random order, each time at another one. No root. Each figure is the best of several
+rounds: whatever else runs can only add. Not a test: figures go into docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -71,8 +71,13 @@ def encoding(rounds: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
-    print(json.dumps({"lookups": [lookups(n, rounds) for n in SIZES], "encode": encoding(rounds)}, indent=1))
+    parser.add_argument("--json", metavar="FILE")
+    args = parser.parse_args()
+    rounds = args.rounds
+    text = json.dumps({"lookups": [lookups(n, rounds) for n in SIZES], "encode": encoding(rounds)}, indent=1)
+    print(text)
+    if args.json:
+        Path(args.json).write_text(text + "\n")
 
 
 if __name__ == "__main__":
