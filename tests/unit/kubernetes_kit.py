@@ -60,4 +60,4 @@ class Rig:
 
     def open(self) -> dict[bytes, dict[str, str]]:
         """All that holds now."""
-        return {key: self.tags(key) for key in self.store._bindings if self.tags(key)}
+        return {key: self.tags(key) for key in self.store.keys() if self.tags(key)}

@@ -17,7 +17,8 @@ from zerospan.enricher.sources.kubernetes.claims import NODE, Claim, Claims
 from zerospan.enricher.sources.kubernetes.config import Kubernetes
 from zerospan.enricher.sources.kubernetes.model import Metadata, Node, Pod, after, detached
 from zerospan.enricher.sources.kubernetes.owners import Owners, controller
-from zerospan.enricher.sources.kubernetes.pods import Glob, PodReader
+from zerospan.enricher.sources.kubernetes.globs import Glob
+from zerospan.enricher.sources.kubernetes.pods import PodReader
 from zerospan.enricher.sources.kubernetes.services import Services, from_services
 from zerospan.enricher.store import TagStore
 from zerospan.enricher.tagset import TagSet
@@ -230,7 +231,7 @@ class Cluster:
                     found |= self._workloads.get((kind, namespace, name), {})
         return found
 
-    def _member(self, pod: bytes, old: TagSet | None, new: Mapping[str, str] | None) -> None:
+    def _member(self, pod: bytes, old: TagSet | None, new: TagSet | None) -> None:
         self.services.member(pod, old, new)
 
     def _pod_changed(self, pod: bytes) -> None:

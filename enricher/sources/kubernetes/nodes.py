@@ -3,8 +3,8 @@
 import msgspec
 
 from zerospan.enricher import keys
+from zerospan.enricher.sources.kubernetes.globs import Glob
 from zerospan.enricher.sources.kubernetes.model import Node, ns
-from zerospan.enricher.sources.kubernetes.pods import Glob
 
 ZONE = ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone")
 REGION = ("topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region")

@@ -1,34 +1,33 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
 """What a pod and its containers are: from one JSON object to tags, keys and times. Pure; no store, no thread.
 
 The same for the API server's and for the kubelet's pods. Times: Kubernetes writes whole seconds, cut. A beginning is
-taken as it is written (so a little early), an end as the end of its second.
+taken as it is written (so a little early), an end as the end of its second. Compiled: it reads
+each pod of a list and of each change.
 """
 
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from fnmatch import translate
+cimport cython
+from libc.stdint cimport int64_t
+
+from zerospan.enricher cimport keys as ckeys
+from zerospan.enricher.sources.kubernetes.book cimport ContainerFacts, PodFacts
+
 from functools import lru_cache
-from re import compile as regex
 from sys import intern
 
 import msgspec
 
 from zerospan.enricher import keys
-from zerospan.enricher.naming import KINDS, PREFIX, Naming, first, image_version, instance, split_image
-from zerospan.enricher.sources.kubernetes.config import Picks
+from zerospan.enricher.naming import KINDS, PREFIX, first, image_version, instance, split_image
+from zerospan.enricher.sources.kubernetes.globs import Glob
 from zerospan.enricher.sources.kubernetes.model import (
     Condition,
-    Container,
-    ContainerStatus,
-    Metadata,
-    Owner,
-    Pod,
     State,
     Variable,
     after,
     ns,
 )
-from zerospan.enricher.sources.kubernetes.owners import Owners, controller
+from zerospan.enricher.sources.kubernetes.owners import controller
 
 PROTOCOLS = {"TCP": keys.TCP, "UDP": keys.UDP, "SCTP": 132}
 STATIC_UID = ("kubernetes.io/config.mirror", "kubernetes.io/config.hash")
@@ -38,73 +37,61 @@ EMPTY = (b"", b"null")
 COMMONS = 1024  # owners whose pods' tags are remembered
 
 
-class ContainerFacts(msgspec.Struct, gc=False):
-    key: bytes
-    since_ns: int  # 0: not known
-    until_ns: int  # 0: still runs
-    tags: dict[str, str]
-    shared: dict[str, str]  # tags that all containers of the image have; not to be changed
-
-
-class PodFacts(msgspec.Struct, gc=False):
-    """since_ns: since when the uid means it. address_since_ns: since when its addresses are its own; 0: not yet."""
-
-    key: bytes
-    node: str
-    tags: dict[str, str]
-    since_ns: int
-    address_since_ns: int
-    until_ns: int  # 0: not ended
-    addresses: list[bytes]  # ADDRESS and ENDPOINT keys
-    uids: list[bytes]  # further POD keys: a static pod's own
-    containers: list[ContainerFacts]
-    shared: dict[str, str]  # tags that all pods of its owner have; not to be changed
-
-
-class _Common(msgspec.Struct, gc=False):
+@cython.final
+cdef class _Common:
     """What the pods of one owner have in common as long as their labels and annotations are the same."""
 
-    epoch: int
-    labels: dict[str, str] | None
-    annotations: dict[str, str] | None
-    tags: dict[str, str]
-    version: str
-    uids: list[bytes]
+    cdef object epoch
+    cdef object labels
+    cdef object annotations
+    cdef dict tags
+    cdef str version
+    cdef list uids
+    cdef bint shared   # other pods may have it: nothing in it is this pod's alone
 
 
-class PodReader:
-    """naming, picks: of the configuration. owners: who owns what. Under the owners' lock."""
+@cython.final
+cdef class PodReader:
+    """See pods.pyi."""
 
-    def __init__(self, naming: Naming, picks: Picks, owners: Owners) -> None:
+    cdef object _naming, _owners, _labels, _annotations, _env, _conditions, _variables
+    cdef bint _image_version, _with_env
+    cdef dict _commons
+
+    def __init__(self, naming, picks, owners):
         self._naming = naming
         self._owners = owners
         self._labels = Glob(picks.pod_labels)
         self._annotations = Glob(picks.pod_annotations)
         self._env = Glob(picks.container_env)
+        self._with_env = self._env.any
         self._image_version = "image" in naming.version
-        self._commons: dict[str, _Common] = {}
+        self._commons = {}
         self._conditions = msgspec.json.Decoder(list[Condition])
         self._variables = msgspec.json.Decoder(list[Variable])
 
-    def read(self, pod: Pod, now: int, gone: bool = False) -> PodFacts:
-        """gone: the API says that it is deleted."""
+    def read(self, pod, int64_t now, bint gone=False):
         meta, status = pod.metadata, pod.status
-        common = self._common(pod)
-        tags = {"k8s.pod.name": meta.name, "k8s.pod.uid": meta.uid}
-        since = ns(status.start_time) or ns(meta.creation_timestamp)
-        if status.start_time:
-            tags["k8s.pod.start_time"] = status.start_time
-        until = 0
+        cdef _Common common = self._common(pod)
+        cdef PodFacts facts = PodFacts.__new__(PodFacts)
+        cdef int64_t since, until = 0
+        began = status.start_time
+        facts.tags = {"k8s.pod.name": meta.name, "k8s.pod.uid": meta.uid}
+        since = ns(began) or ns(meta.creation_timestamp)
+        if began:
+            facts.tags["k8s.pod.start_time"] = began
         if gone or meta.deletion_timestamp or status.phase in FREE:
             until = self._ended(pod, now, gone)
             since = min(since, until - 1) if until else since
-        key, node = keys.pod(meta.uid), intern(pod.spec.node_name or "")
-        facts = PodFacts(key, node, tags, since, 0, until, [], common.uids, [], common.tags)
+        facts.key, facts.node = ckeys.pod(meta.uid), intern(pod.spec.node_name or "")
+        facts.since_ns, facts.until_ns = since, until
+        facts.addresses, facts.uids, facts.containers, facts.shared = [], common.uids, [], common.tags
         self._containers(pod, facts, common.version)
         self._addresses(pod, facts)
         return facts
 
-    def _common(self, pod: Pod) -> _Common:
+    cdef _Common _common(self, pod):
+        cdef _Common known, made
         meta = pod.metadata
         owner = controller(meta.owner_references)
         if owner is not None:
@@ -116,20 +103,21 @@ class PodReader:
                 and known.annotations == meta.annotations
             ):
                 return known
-        made, shared = self._read_common(pod)
-        if owner is not None and shared:
+        made = self._read_common(pod)
+        if owner is not None and made.shared:
             if len(self._commons) >= COMMONS:
                 self._commons.clear()
             self._commons[owner.uid] = made
         return made
 
-    def _read_common(self, pod: Pod) -> tuple[_Common, bool]:
-        """And whether other pods may have it: nothing in it is this pod's alone."""
+    cdef _Common _read_common(self, pod):
         meta = pod.metadata
+        cdef _Common made = _Common.__new__(_Common)
+        cdef dict tags, named
         namespace = meta.namespace or "default"
         annotations, labels = meta.annotations or {}, meta.labels or {}
         tags = {"k8s.namespace.name": namespace}
-        named = self._owner_tags(self._owners.chain(meta), tags)
+        named = _owner_tags(self._owners.chain(meta), tags)
         named["pod"] = meta.name
         named["namespace"] = namespace
         if pod.spec.containers:
@@ -146,28 +134,17 @@ class PodReader:
         self._labels.pick("k8s.pod.label.", labels, tags)
         self._annotations.pick("k8s.pod.annotation.", annotations, tags)
         uids = [annotations[name] for name in STATIC_UID if annotations.get(name)]
-        others = list(dict.fromkeys(keys.pod(uid) for uid in uids if uid != meta.uid))
-        shared = tags["service.name"] not in (meta.name, named.get("container")) and not others
-        return _Common(self._owners.epoch, meta.labels, meta.annotations, tags, version, others), shared
+        others = list(dict.fromkeys([keys.pod(uid) for uid in uids if uid != meta.uid]))
+        made.epoch, made.labels, made.annotations = self._owners.epoch, meta.labels, meta.annotations
+        made.tags, made.version, made.uids = tags, version, others
+        made.shared = tags["service.name"] not in (meta.name, named.get("container")) and not others
+        return made
 
-    def _owner_tags(self, owners: list[Owner], tags: dict[str, str]) -> dict[str, str]:
-        named: dict[str, str] = {}
-        for owner in owners:
-            kind = owner.kind.lower()
-            named.setdefault(kind, owner.name)
-            if kind in KIND_TAGS:
-                tags[KIND_TAGS[kind]] = owner.name
-        if owners:
-            top = owners[-1]
-            tags["zerospan.k8s.workload.kind"] = top.kind
-            tags["zerospan.k8s.workload.name"] = top.name
-            if top.kind.lower() not in KIND_TAGS:
-                named["custom"] = top.name
-        return named
-
-    def _containers(self, pod: Pod, facts: PodFacts, version: str) -> None:
+    cdef int _containers(self, pod, PodFacts facts, str version) except -1:
         meta, spec, status = pod.metadata, pod.spec, pod.status
-        start, restarted = 0, False
+        cdef int64_t start = 0, since, until
+        cdef bint restarted = False
+        cdef ContainerFacts made
         for statuses, specs in (
             (status.container_statuses, spec.containers),
             (status.init_container_statuses, spec.init_containers),
@@ -185,47 +162,51 @@ class PodReader:
                     if since and (not start or since < start):
                         start = since
                     if id:
-                        tags, shared = self._container(meta, each, declared, id, version)
-                        facts.containers.append(ContainerFacts(keys.container(id), since, until, tags, shared))
+                        made = ContainerFacts.__new__(ContainerFacts)
+                        made.key, made.since_ns, made.until_ns = ckeys.container(id), since, until
+                        self._container(meta, each, declared, id, version, made)
+                        facts.containers.append(made)
         if restarted or not start:  # the first container's start is no longer told
             for condition in self._told(pod):
                 if condition.type == "PodReadyToStartContainers" and condition.status == "True":
                     since = ns(condition.last_transition_time)
                     start = min(start or since, since or start)
         facts.address_since_ns = start
+        return 0
 
-    def _told(self, pod: Pod) -> list[Condition]:
+    cdef list _told(self, pod):
         raw = pod.status.conditions
         return self._conditions.decode(raw) if bytes(raw) not in EMPTY else []
 
-    def _container(
-        self, meta: Metadata, status: ContainerStatus, spec: Container | None, id: str, version: str
-    ) -> tuple[dict[str, str], dict[str, str]]:
+    cdef int _container(self, meta, status, spec, str id, str version, ContainerFacts into) except -1:
         runtime, _, bare = id.rpartition("://")
-        image = (spec.image if spec is not None and spec.name == status.name else "") or status.image
-        shared = _image_tags(runtime, image, status.image_id, self._image_version and not version)
+        name = status.name
+        image = (spec.image if spec is not None and spec.name == name else "") or status.image
+        into.shared = _image_tags(runtime, image, status.image_id, self._image_version and not version)
         annotated = meta.annotations.get(PREFIX + "service.instance.id") if meta.annotations else None
-        found = {
+        into.tags = {
             "container.id": bare,
-            "k8s.container.name": status.name,
+            "k8s.container.name": name,
             "k8s.container.restart_count": str(status.restart_count),
-            "service.instance.id": annotated or instance(meta.namespace or "default", meta.name, status.name),
+            "service.instance.id": annotated or instance(meta.namespace or "default", meta.name, name),
         }
-        if self._env.any and spec is not None and bytes(spec.env) not in EMPTY:
+        if self._with_env and spec is not None and bytes(spec.env) not in EMPTY:
             all = self._variables.decode(spec.env)
             plain = {v.name: v.value for v in all if v.value and bytes(v.value_from) in EMPTY}
-            self._env.pick("zerospan.k8s.container.env.", plain, found)
-        return found, shared
+            self._env.pick("zerospan.k8s.container.env.", plain, into.tags)
+        return 0
 
-    def _addresses(self, pod: Pod, facts: PodFacts) -> None:
+    cdef int _addresses(self, pod, PodFacts facts) except -1:
         spec, status = pod.spec, pod.status
         own = [ip.ip for ip in status.pod_ips] if status.pod_ips else [status.pod_ip] if status.pod_ip else []
         if own and not spec.host_network:
             facts.tags["k8s.pod.ip"] = own[0]
             for ip in own:
-                with suppress(ValueError):
-                    facts.addresses.append(keys.address(ip))
-        hosts: list[str] = []
+                try:
+                    facts.addresses.append(ckeys.address(ip))
+                except ValueError:
+                    pass
+        hosts = []
         for containers in (spec.containers, spec.init_containers):
             for container in containers or ():
                 for port in container.ports or ():
@@ -237,13 +218,17 @@ class PodReader:
                         hosts = [ip.ip for ip in told] if told else [status.host_ip] if status.host_ip else []
                         hosts = list(dict.fromkeys([*own, *hosts])) if spec.host_network else hosts
                     for ip in hosts:
-                        with suppress(ValueError):
+                        try:
                             facts.addresses.append(keys.endpoint(ip, number, PROTOCOLS.get(port.protocol, keys.TCP)))
+                        except ValueError:
+                            pass
+        return 0
 
-    def _ended(self, pod: Pod, now: int, gone: bool) -> int:
+    cdef int64_t _ended(self, pod, int64_t now, bint gone) except? -1:
         """When the pod's last process had ended; 0: it runs, or may yet."""
         meta, status = pod.metadata, pod.status
-        running, end = False, 0
+        cdef int64_t end = 0
+        cdef bint running = False
         for each in (
             *(status.container_statuses or ()),
             *(status.init_container_statuses or ()),
@@ -256,28 +241,12 @@ class PodReader:
         if end and (not running or status.phase in FREE):
             return min(end, now) if gone else end
         if status.phase in FREE:
-            end = max((after(c.last_transition_time) for c in self._told(pod)), default=0)
+            end = max([after(c.last_transition_time) for c in self._told(pod)], default=0)
             return min(end or now, now)
         return min(now, after(meta.deletion_timestamp) or now) if gone else 0
 
 
-class Glob:
-    """Whether a name is among those picked; names are few, so answers are remembered."""
-
-    def __init__(self, globs: Iterable[str]) -> None:
-        self.any = bool(globs := tuple(globs))
-        found = regex("|".join(map(translate, globs))) if globs else None
-        self.match: Callable[[str], bool] = lru_cache(4096)(lambda name: bool(found and found.match(name)))
-
-    def pick(self, prefix: str, named: dict[str, str] | None, into: dict[str, str]) -> None:
-        """Those of `named` that are picked, with the prefix before their names."""
-        if self.any:
-            for name, value in (named or {}).items():
-                if self.match(name):
-                    into[intern(prefix + name)] = value
-
-
-def _lives(status: ContainerStatus, pod_until: int) -> list[tuple[str, int, int]]:
+cdef list _lives(status, int64_t pod_until):
     """(container id, since, until) of this container and the one before it."""
     found = []
     state, last = status.state, status.last_state
@@ -296,7 +265,7 @@ def _lives(status: ContainerStatus, pod_until: int) -> list[tuple[str, int, int]
 
 
 @lru_cache(1 << 12)
-def _image_tags(runtime: str, image: str, image_id: str, version: bool) -> dict[str, str]:
+def _image_tags(runtime, image, image_id, version):
     """Tags of an image; not to be changed. version: it tells service.version, too."""
     name, tag, digest = split_image(image)
     found = {"container.runtime": runtime, "container.image.name": name, "container.image.tags": tag}
@@ -306,9 +275,26 @@ def _image_tags(runtime: str, image: str, image_id: str, version: bool) -> dict[
     return found
 
 
-def _digests(image_id: str, name: str, digest: str) -> str:
+cdef str _digests(image_id, name, digest):
     """The image's digest as REPOSITORY@DIGEST; an id without one is the runtime's own and says nothing elsewhere."""
     image_id = image_id.rpartition("://")[2]
     if "@" in image_id:
         return image_id
     return f"{name}@{digest}" if digest else ""
+
+
+cdef dict _owner_tags(owners, dict tags):
+    """Puts the tags of the owners. Returns what names there are, by kind."""
+    cdef dict named = {}
+    for owner in owners:
+        kind = owner.kind.lower()
+        named.setdefault(kind, owner.name)
+        if kind in KIND_TAGS:
+            tags[KIND_TAGS[kind]] = owner.name
+    if owners:
+        top = owners[len(owners) - 1]
+        tags["zerospan.k8s.workload.kind"] = top.kind
+        tags["zerospan.k8s.workload.name"] = top.name
+        if top.kind.lower() not in KIND_TAGS:
+            named["custom"] = top.name
+    return named
