@@ -186,8 +186,7 @@ class Cluster:
     def pod(self, pod: Pod, gone: bool = False) -> None:
         meta = pod.metadata
         key = keys.pod(meta.uid)
-        waited = self._waits.pop(key, None)
-        if waited is not None:
+        if self._waits and (waited := self._waits.pop(key, None)) is not None:
             self._waiting.get(waited, {}).pop(key, None)
             if not self._waiting.get(waited, True):
                 del self._waiting[waited]

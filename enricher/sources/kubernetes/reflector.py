@@ -170,13 +170,15 @@ class Reflector:
         begun = False
         while True:
             page = self._decode(self._client.get(self._path, query, self._accept))
+            items, page.items = page.items or [], None
+            items.reverse()
             self._alive()
             with self._handler.batch():
                 if not begun:
                     self._handler.begin()
                     begun = True
-                for item in page.items or ():
-                    self._handler.seen(item)
+                while items:  # what is done with is freed while it is in the cache
+                    self._handler.seen(items.pop())
                 if not page.metadata.continue_:
                     self._handler.whole()
             if self._stop.is_set():

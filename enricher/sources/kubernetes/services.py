@@ -185,7 +185,10 @@ class Services:
         behind = self._behind.get(pod)
         if behind is None:
             return {}
-        names = [name for name in (behind if len(behind) == 1 else dict.fromkeys(behind)) if name in self._services]
+        if len(behind) == 1 and not self._led:
+            known = self._services.get(behind[0])
+            return {NAME: behind[0][1], UID: known.uid} if known is not None else {}
+        names = [name for name in dict.fromkeys(behind) if name in self._services]
         if not names:
             return {}
         name = min(names, key=lambda n: (self._services[n].headless, n)) if len(names) > 1 else names[0]
