@@ -27,7 +27,7 @@ cdef extern from "Python.h":
 cdef enum:
     MERGED = 4096   # sets of several layers that are remembered
     SHAPES = 4096
-    FAST = 64       # tags of a set that is made without a list
+    FAST = 512      # tags of a set that is made without a list
 
 
 @cython.final

@@ -19,7 +19,7 @@ import msgspec
 
 from zerospan.enricher import keys
 from zerospan.enricher.naming import KINDS, PREFIX, first, image_version, instance, split_image
-from zerospan.enricher.sources.kubernetes.globs import Glob
+from zerospan.enricher.sources.kubernetes.globs import BAD_ADDRESS, TOO_LARGE, Glob, count, fits
 from zerospan.enricher.sources.kubernetes.model import (
     Condition,
     State,
@@ -54,11 +54,12 @@ cdef class _Common:
 cdef class PodReader:
     """See pods.pyi."""
 
-    cdef object _naming, _owners, _labels, _annotations, _env, _conditions, _variables
+    cdef object _naming, _owners, _labels, _annotations, _env, _conditions, _variables, _dropped
     cdef bint _image_version, _with_env
     cdef dict _commons
 
-    def __init__(self, naming, picks, owners):
+    def __init__(self, naming, picks, owners, dropped):
+        self._dropped = dropped
         self._naming = naming
         self._owners = owners
         self._labels = Glob(picks.pod_labels)
@@ -125,14 +126,17 @@ cdef class PodReader:
         naming = self._naming
         for name, value in annotations.items():
             if name.startswith(PREFIX) and len(name) > len(PREFIX):
-                tags[intern(name[len(PREFIX) :])] = value
+                if fits(value):
+                    tags[intern(name[len(PREFIX) :])] = value
+                else:
+                    count(self._dropped, TOO_LARGE)
         tags["service.name"] = first(naming.name, "service.name", annotations, labels, named)
         tags["service.namespace"] = first(naming.namespace, "service.namespace", annotations, labels, named)
         version = first(naming.version, "service.version", annotations, labels, {})
         if version:
             tags["service.version"] = version
-        self._labels.pick("k8s.pod.label.", labels, tags)
-        self._annotations.pick("k8s.pod.annotation.", annotations, tags)
+        self._labels.pick("k8s.pod.label.", labels, tags, self._dropped)
+        self._annotations.pick("k8s.pod.annotation.", annotations, tags, self._dropped)
         uids = [annotations[name] for name in STATIC_UID if annotations.get(name)]
         others = list(dict.fromkeys([keys.pod(uid) for uid in uids if uid != meta.uid]))
         made.epoch, made.labels, made.annotations = self._owners.epoch, meta.labels, meta.annotations
@@ -193,7 +197,7 @@ cdef class PodReader:
         if self._with_env and spec is not None and bytes(spec.env) not in EMPTY:
             all = self._variables.decode(spec.env)
             plain = {v.name: v.value for v in all if v.value and bytes(v.value_from) in EMPTY}
-            self._env.pick("zerospan.k8s.container.env.", plain, into.tags)
+            self._env.pick("zerospan.k8s.container.env.", plain, into.tags, self._dropped)
         return 0
 
     cdef int _addresses(self, pod, PodFacts facts) except -1:
@@ -205,7 +209,7 @@ cdef class PodReader:
                 try:
                     facts.addresses.append(ckeys.address(ip))
                 except ValueError:
-                    pass
+                    count(self._dropped, BAD_ADDRESS)
         hosts = []
         for containers in (spec.containers, spec.init_containers):
             for container in containers or ():
@@ -221,7 +225,7 @@ cdef class PodReader:
                         try:
                             facts.addresses.append(keys.endpoint(ip, number, PROTOCOLS.get(port.protocol, keys.TCP)))
                         except ValueError:
-                            pass
+                            count(self._dropped, BAD_ADDRESS)
         return 0
 
     cdef int64_t _ended(self, pod, int64_t now, bint gone) except? -1:

@@ -90,7 +90,8 @@ class Reflector:
         self.away = False  # the server refuses this kind: nothing is known of it
         self.heard = time.monotonic()
         self.connected = False
-        self.changes = self.errors = self.resyncs = self.undecodable = 0
+        self.changes = self.errors = self.resyncs = 0
+        self.undecodable = self.forbidden = self.absent = 0  # objects; requests that were answered so
         self.last_error = ""
 
     def start(self) -> None:
@@ -140,6 +141,8 @@ class Reflector:
                 pause = e.retry_after or wait
                 if e.status in (403, 404):
                     self.away = True
+                    self.forbidden += e.status == 403
+                    self.absent += e.status == 404
                     pause = AWAY_S
             except (OSError, HTTPException, msgspec.DecodeError) as e:
                 self._failed(e)

@@ -12,6 +12,7 @@ import msgspec
 
 from zerospan.enricher import keys
 from zerospan.enricher.sources.kubernetes.claims import SERVICE, Claim, Claims
+from zerospan.enricher.sources.kubernetes.globs import BAD_ADDRESS, Dropped, count
 from zerospan.enricher.sources.kubernetes.model import EndpointSlice, Ingress, Service, ns
 from zerospan.enricher.sources.kubernetes.pods import PROTOCOLS
 from zerospan.enricher.store import TagStore
@@ -53,6 +54,7 @@ class Services:
         pod_tags: Callable[[bytes], TagSet | None],
         changed: Callable[[bytes], None],
         node_port_keys: int,
+        dropped: Dropped,
     ) -> None:
         self._store = store
         self._claims = claims
@@ -70,6 +72,7 @@ class Services:
         self._dirty: set[Name] = set()
         self._dirty_pods: set[bytes] = set()
         self._limit = node_port_keys
+        self._dropped = dropped
         self._port_keys: dict[Name, int] = {}
         self._left_out: dict[Name, int] = {}  # node ports' keys that found no room
 
@@ -86,7 +89,8 @@ class Services:
             try:
                 addresses.append(keys.packed(text))
             except ValueError:
-                continue
+                if text != HEADLESS:
+                    count(self._dropped, BAD_ADDRESS)
         ports = [(p, PROTOCOLS.get(p.protocol, keys.TCP)) for p in spec.ports or ()]
         external = spec.type == "ExternalName"
         name = (meta.namespace or "", meta.name)
@@ -326,6 +330,7 @@ class Services:
                     claims[_key(address, port, protocol)] = claim
         elif wanted:
             self._left_out[name] = wanted
+            count(self._dropped, "node_port_no_room", wanted)
         self._claims.set(s.uid, claims)
 
 
