@@ -137,7 +137,9 @@ cdef class PodBook:
         cdef list keys = [pod]
         for key in facts.uids:
             keys.append(key)
-            store.put_locked(key, tags, layer, since, 0, node)
+            # a static pod's own uid goes on with its next mirror pod: what the last one was is no news then
+            if old is None or key not in record.keys or (changed and store.held_locked(key, layer, old) is not None):
+                store.put_locked(key, tags, layer, since, 0, node)
         if facts.address_since_ns:
             for key in facts.addresses:
                 keys.append(key)
