@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / folder) for folder in ("unit", "kit")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "kit"))
 from fake_kubernetes import Api
 from kubernetes_objects import pod
 
@@ -84,7 +85,7 @@ def test_a_new_pod_is_known_without_waiting_for_the_next_look(api: Api, top: Pat
     made = time.monotonic()
     until(lambda: len(api.requests) > looks)
     api.put("/pods", one)  # the kubelet tells of it after the kernel
-    found = until(lambda: (enricher.store.find(keys.address("10.0.0.1"))), 3)
+    found = until(lambda: enricher.store.find(keys.address("10.0.0.1")), 3)
     assert found.get("k8s.pod.name") == "cart-x" and time.monotonic() - made < 3
     container = until(lambda: (t := enricher.store.find(keys.container(id))) and t.get("k8s.pod.name") and t)
     assert container.get("k8s.container.name") == "app"

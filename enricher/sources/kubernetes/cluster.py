@@ -5,7 +5,7 @@ place, so that in the end the store is as a fresh list would have made it.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from zerospan.enricher import keys
@@ -15,9 +15,9 @@ from zerospan.enricher.sources.kubernetes import nodes
 from zerospan.enricher.sources.kubernetes.book import PodBook
 from zerospan.enricher.sources.kubernetes.claims import NODE, Claim, Claims
 from zerospan.enricher.sources.kubernetes.config import Kubernetes
+from zerospan.enricher.sources.kubernetes.globs import Dropped, Glob, count
 from zerospan.enricher.sources.kubernetes.model import Metadata, Node, Pod, after, detached
 from zerospan.enricher.sources.kubernetes.owners import Owners, controller
-from zerospan.enricher.sources.kubernetes.globs import Dropped, Glob, count
 from zerospan.enricher.sources.kubernetes.pods import PodReader
 from zerospan.enricher.sources.kubernetes.services import Services, from_services
 from zerospan.enricher.store import TagStore
@@ -57,7 +57,13 @@ class Cluster:
         self._reader = PodReader(config.naming, config.picks, self._owners, self.dropped)
         self._book = PodBook(store, LAYER, self._member)
         self.services = Services(
-            store, self._claims, lambda: self._cluster_set, self._book.tags, self._pod_changed, config.node_port_keys, self.dropped
+            store,
+            self._claims,
+            lambda: self._cluster_set,
+            self._book.tags,
+            self._pod_changed,
+            config.node_port_keys,
+            self.dropped,
         )
 
     @contextmanager

@@ -55,11 +55,17 @@ def main(path: str, context: str) -> None:
         made.host,
         value or "",
         made.verify_ssl,
-        *(Path(file).read_text() if file else "" for file in (made.ssl_ca_cert, made.cert_file, made.key_file)),
+        _text(made.ssl_ca_cert),
+        _text(made.cert_file),
+        _text(made.key_file),
         made.tls_server_name or "",
         made.proxy or "",
     )
     sys.stdout.write("\n" + json.dumps(msgspec.structs.asdict(said)))
+
+
+def _text(file: str | None) -> str:
+    return Path(file).read_text() if file else ""
 
 
 if __name__ == "__main__":

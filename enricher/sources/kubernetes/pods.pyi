@@ -8,7 +8,9 @@ from zerospan.enricher.sources.kubernetes.owners import Owners
 PROTOCOLS: dict[str, int]
 
 class PodReader:
-    """naming, picks: of the configuration. owners: who owns what. dropped: counts what is left out. Under the owners' lock."""
+    """naming, picks: of the configuration. owners: who owns what. dropped: counts what is left out. Under the owners'
+    lock.
+    """
 
     def __init__(self, naming: Naming, picks: Picks, owners: Owners, dropped: Dropped) -> None: ...
     def read(self, pod: Pod, now: int, gone: bool = False) -> PodFacts:
