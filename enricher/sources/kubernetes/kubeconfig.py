@@ -30,7 +30,7 @@ class Said(msgspec.Struct, frozen=True):
 
 def read(path: str, context: str) -> Said:
     """path: "" as kubectl finds it. ValueError with the package's own words where it cannot be used."""
-    command = [sys.executable, "-m", __name__, path, context]
+    command = [sys.executable, "-P", "-m", __name__, path, context]  # -P: no module from the current folder
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=READ_S, check=False)
     except subprocess.TimeoutExpired:
