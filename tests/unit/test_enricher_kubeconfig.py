@@ -123,7 +123,8 @@ def test_one_that_cannot_be_used_is_said_in_one_line(text: str, tmp_path: Path) 
 
 def test_the_package_stays_out_of_our_process(tmp_path: Path) -> None:
     file = written(tmp_path, {"server": "http://127.0.0.1:1"}, {"token": "t"})
-    code = PACKAGE.format(file) + "sys.exit(any(m.partition('.')[0] in ('kubernetes', 'requests') for m in sys.modules))"
+    held = "any(m.partition('.')[0] in ('kubernetes', 'requests') for m in sys.modules)"
+    code = PACKAGE.format(file) + f"sys.exit({held})"
     source = str(Path(__file__).parents[2] / "src")
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": source}, check=False, timeout=60)
     assert done.returncode == 0
