@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """What a pod and its containers are: from one JSON object to tags, keys and times. Pure; no store, no thread.
 
 The same for the API server's and for the kubelet's pods. Times: Kubernetes writes whole seconds, cut. A beginning is
@@ -9,10 +9,12 @@ each pod of a list and of each change.
 cimport cython
 from libc.stdint cimport int64_t
 
+cdef extern from "Python.h":
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+
 from zerospan.enricher cimport keys as ckeys
 from zerospan.enricher.sources.kubernetes.book cimport ContainerFacts, PodFacts
 
-from functools import lru_cache
 from sys import intern
 
 import msgspec
@@ -34,6 +36,8 @@ STATIC_UID = ("kubernetes.io/config.mirror", "kubernetes.io/config.hash")
 KIND_TAGS = {kind: f"k8s.{kind}.name" for kind in KINDS}
 FREE = ("Succeeded", "Failed")
 EMPTY = (b"", b"null")
+INSTANCE = PREFIX + "service.instance.id"
+IMAGES = 4096  # whose tags are remembered
 COMMONS = 1024  # owners whose pods' tags are remembered
 
 
@@ -56,7 +60,7 @@ cdef class PodReader:
 
     cdef object _naming, _owners, _labels, _annotations, _env, _conditions, _variables, _dropped
     cdef bint _image_version, _with_env
-    cdef dict _commons
+    cdef dict _commons, _images
 
     def __init__(self, naming, picks, owners, dropped):
         self._dropped = dropped
@@ -67,7 +71,7 @@ cdef class PodReader:
         self._env = Glob(picks.container_env)
         self._with_env = self._env.any
         self._image_version = "image" in naming.version
-        self._commons = {}
+        self._commons, self._images = {}, {}
         self._conditions = msgspec.json.Decoder(list[Condition])
         self._variables = msgspec.json.Decoder(list[Variable])
 
@@ -78,7 +82,7 @@ cdef class PodReader:
         cdef int64_t since, until = 0
         began = status.start_time
         facts.tags = {"k8s.pod.name": meta.name, "k8s.pod.uid": meta.uid}
-        since = ns(began) or ns(meta.creation_timestamp)
+        since = _ns(began) or _ns(meta.creation_timestamp)
         if began:
             facts.tags["k8s.pod.start_time"] = began
         if gone or meta.deletion_timestamp or status.phase in FREE:
@@ -145,10 +149,9 @@ cdef class PodReader:
         return made
 
     cdef int _containers(self, pod, PodFacts facts, str version) except -1:
-        meta, spec, status = pod.metadata, pod.spec, pod.status
-        cdef int64_t start = 0, since, until
+        spec, status = pod.spec, pod.status
+        cdef int64_t start = 0, since
         cdef bint restarted = False
-        cdef ContainerFacts made
         for statuses, specs in (
             (status.container_statuses, spec.containers),
             (status.init_container_statuses, spec.init_containers),
@@ -157,19 +160,10 @@ cdef class PodReader:
             if not statuses:
                 continue
             for each in statuses:
-                declared = None
-                for declared in specs or ():
-                    if declared.name == each.name:
-                        break
                 restarted = restarted or each.restart_count > 1
-                for id, since, until in _lives(each, facts.until_ns):
-                    if since and (not start or since < start):
-                        start = since
-                    if id:
-                        made = ContainerFacts.__new__(ContainerFacts)
-                        made.key, made.since_ns, made.until_ns = ckeys.container(id), since, until
-                        self._container(meta, each, declared, id, version, made)
-                        facts.containers.append(made)
+                since = self._lives(pod, each, specs, facts, version)
+                if since and (not start or since < start):
+                    start = since
         if restarted or not start:  # the first container's start is no longer told
             for condition in self._told(pod):
                 if condition.type == "PodReadyToStartContainers" and condition.status == "True":
@@ -182,23 +176,71 @@ cdef class PodReader:
         raw = pod.status.conditions
         return self._conditions.decode(raw) if bytes(raw) not in EMPTY else []
 
-    cdef int _container(self, meta, status, spec, str id, str version, ContainerFacts into) except -1:
+    cdef int64_t _lives(self, pod, each, specs, PodFacts facts, str version) except? -1:
+        """Adds this container and the one before it. Returns when the first of them began, 0: nobody tells."""
+        state, last = each.state, each.last_state
+        cdef str id = each.container_id or ""
+        cdef int64_t since, first = 0
+        cdef bint told = False
+        if state is not None:
+            if state.running is not None:
+                first = _ns(state.running.started_at)
+                self._container(pod, each, specs, id, version, facts, first, facts.until_ns)
+                told = True
+            elif state.terminated is not None:
+                end = state.terminated
+                id, first = end.container_id or id, _ns(end.started_at)
+                self._container(pod, each, specs, id, version, facts, first, after(end.finished_at) or facts.until_ns)
+                told = True
+        if last is not None and last.terminated is not None:
+            end = last.terminated
+            if (end.container_id or "") != id or not told:
+                since = _ns(end.started_at)
+                first = min(first or since, since or first)
+                self._container(
+                    pod, each, specs, end.container_id or "", version, facts, since, after(end.finished_at)
+                )
+        return first
+
+    cdef int _container(
+        self, pod, status, specs, str id, str version, PodFacts facts, int64_t since, int64_t until
+    ) except -1:
+        if not id:
+            return 0
+        meta, name = pod.metadata, status.name
+        cdef ContainerFacts into = ContainerFacts.__new__(ContainerFacts)
+        into.key, into.since_ns, into.until_ns = ckeys.container(id), since, until
+        spec = None
+        for declared in specs or ():
+            if declared.name == name:
+                spec = declared
+                break
         runtime, _, bare = id.rpartition("://")
-        name = status.name
-        image = (spec.image if spec is not None and spec.name == name else "") or status.image
-        into.shared = _image_tags(runtime, image, status.image_id, self._image_version and not version)
-        annotated = meta.annotations.get(PREFIX + "service.instance.id") if meta.annotations else None
+        image = (spec.image if spec is not None else "") or status.image
+        into.shared = self._image(runtime, image, status.image_id, not version)
+        annotated = meta.annotations.get(INSTANCE) if meta.annotations else None
         into.tags = {
             "container.id": bare,
             "k8s.container.name": name,
-            "k8s.container.restart_count": str(status.restart_count),
+            "k8s.container.restart_count": str(status.restart_count) if status.restart_count else "0",
             "service.instance.id": annotated or instance(meta.namespace or "default", meta.name, name),
         }
         if self._with_env and spec is not None and bytes(spec.env) not in EMPTY:
             all = self._variables.decode(spec.env)
             plain = {v.name: v.value for v in all if v.value and bytes(v.value_from) in EMPTY}
             self._env.pick("zerospan.k8s.container.env.", plain, into.tags, self._dropped)
+        facts.containers.append(into)
         return 0
+
+    cdef dict _image(self, str runtime, str image, str image_id, bint unversioned):
+        """Tags of an image; the same dict for all its containers."""
+        at = (image_id, image, runtime, unversioned)
+        cdef dict found = self._images.get(at)
+        if found is None:
+            if len(self._images) >= IMAGES:
+                self._images.clear()
+            found = self._images[at] = _image_tags(runtime, image, image_id, self._image_version and unversioned)
+        return found
 
     cdef int _addresses(self, pod, PodFacts facts) except -1:
         spec, status = pod.spec, pod.status
@@ -250,27 +292,36 @@ cdef class PodReader:
         return min(now, after(meta.deletion_timestamp) or now) if gone else 0
 
 
-cdef list _lives(status, int64_t pod_until):
-    """(container id, since, until) of this container and the one before it."""
-    found = []
-    state, last = status.state, status.last_state
-    id = status.container_id or ""
-    if state is not None and state.running is not None:
-        found.append((id, ns(state.running.started_at), pod_until))
-    elif state is not None and state.terminated is not None:
-        end = state.terminated
-        id = end.container_id or id
-        found.append((id, ns(end.started_at), after(end.finished_at) or pod_until))
-    if last is not None and last.terminated is not None:
-        end = last.terminated
-        if (end.container_id or "") != id or not found:
-            found.append((end.container_id or "", ns(end.started_at), after(end.finished_at)))
-    return found
+cdef inline int _two(const char* at) noexcept nogil:
+    """Two decimal digits, -1: they are none."""
+    return (at[0] - c"0") * 10 + at[1] - c"0" if c"0" <= at[0] <= c"9" and c"0" <= at[1] <= c"9" else -1
 
 
-@lru_cache(1 << 12)
-def _image_tags(runtime, image, image_id, version):
-    """Tags of an image; not to be changed. version: it tells service.version, too."""
+cdef int64_t _ns(text) except? -1:
+    """model.ns, in a hurry: times as Kubernetes writes them (2026-11-23T14:22:05Z) without a cache, others by it."""
+    cdef Py_ssize_t size
+    cdef const char* at
+    cdef int64_t year, month, day, hour, minute, second
+    if text is None:
+        return 0
+    at = PyUnicode_AsUTF8AndSize(text, &size)
+    if size != 20 or at[19] != c"Z" or at[4] != c"-" or at[7] != c"-" or at[10] != c"T" or at[13] != c":":
+        return ns(text)
+    year, month, day = _two(at) * 100 + _two(at + 2), _two(at + 5), _two(at + 8)
+    hour, minute, second = _two(at + 11), _two(at + 14), _two(at + 17)
+    if year < 1970 or _two(at) < 0 or _two(at + 2) < 0 or at[16] != c":":
+        return ns(text)
+    if not (1 <= month <= 12 and 1 <= day <= 28 and 0 <= hour <= 23 and 0 <= minute <= 59 and 0 <= second <= 59):
+        return ns(text)  # the 29th to the 31st: not every month has them
+    if month <= 2:  # days since 1970-01-01 of the proleptic Gregorian calendar, years from March
+        year -= 1
+        month += 12
+    day += 365 * year + year // 4 - year // 100 + year // 400 + (153 * (month - 3) + 2) // 5 - 719469
+    return ((day * 24 + hour) * 60 + minute) * 60_000_000_000 + second * 1_000_000_000
+
+
+cdef dict _image_tags(runtime, image, image_id, bint version):
+    """Tags of an image. version: it tells service.version, too."""
     name, tag, digest = split_image(image)
     found = {"container.runtime": runtime, "container.image.name": name, "container.image.tags": tag}
     found["container.image.repo_digests"] = _digests(image_id, name, digest)
