@@ -92,6 +92,8 @@ class Exposition(Collector):
         yield counter("source_changes", "Changes that the source told.", of(lambda s: s.changes))
         yield counter("source_errors", "Requests and readings of the source that failed.", of(lambda s: s.errors))
         yield counter("source_resyncs", "Lists made again: a watch expired or was cut.", of(lambda s: s.resyncs))
+        lost = [({"source": n, "reason": r}, count) for n, s in sources.items() for r, count in s.dropped.items()]
+        yield counter("source_dropped", "What the source left out or could not tell, by reason.", lost)
 
     def _kept(self) -> Iterator[Metric]:
         counts = self._store.counts()

@@ -200,6 +200,8 @@ def build(config: Config) -> Enricher:
     for source in made.sources.values():
         made.answers.update(dict.fromkeys(getattr(source, "answers", ()), getattr(source, "pieces", None)))
 
+    introduce(made.sources)
+
     listen = [address for address in (config.listen.grpc,) if address]
     if config.listen.unix is not None:
         listen.append(f"unix:{config.listen.unix}")
@@ -231,6 +233,20 @@ def build(config: Config) -> Enricher:
             pages={"/lookup": made.lookup, "/readyz": made.ready},
         )
     return made
+
+
+def introduce(sources: Mapping[str, Source]) -> None:
+    """Makes the kubelet's source look at once where the host's meets a pod's new control group."""
+    containers = getattr(sources.get("os"), "containers", None)
+    look = getattr(sources.get("kubelet"), "hint", None)
+    if containers is None or look is None:
+        return
+
+    def new(container_id: str, pod_uid: str, path: str) -> None:
+        if pod_uid:
+            look()
+
+    containers.on_new(new)
 
 
 def completed(settings: Any, config: Config) -> Any:

@@ -32,6 +32,7 @@ class SourceStats(msgspec.Struct, kw_only=True):
     changes: int = 0
     errors: int = 0
     resyncs: int = 0  # lists made again: watch expired, gone, cut
+    dropped: dict[str, int] = {}  # reason: how often something was left out or could not be told
     last_error: str = ""
 
 

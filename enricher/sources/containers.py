@@ -192,7 +192,7 @@ class HostContainers:
         """A container's id is never given again: what it is holds from the beginning of time until it ends."""
         base = self._store.find(keys.pod(known.uid)) if known.uid else None
         tags = self._store.make(tags_of(known.id, known.uid, known.runtime, known.details), base or self._host())
-        if tags is not known.tags:
+        if known.tags is None or not tags.same(known.tags):
             known.tags = tags
             self.changes += self._store.put(keys.container(known.id), tags, layer=Layer.OS, since_ns=0, node=self._node)
 

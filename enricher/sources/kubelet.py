@@ -18,6 +18,7 @@ from zerospan.enricher.source import Layer, SourceStats
 from zerospan.enricher.sources.kubernetes.book import PodBook
 from zerospan.enricher.sources.kubernetes.client import Access, ApiError, Client, TokenFile
 from zerospan.enricher.sources.kubernetes.config import Kubelet
+from zerospan.enricher.sources.kubernetes.globs import Dropped, count
 from zerospan.enricher.sources.kubernetes.model import List, Pod, after
 from zerospan.enricher.sources.kubernetes.owners import Owners
 from zerospan.enricher.sources.kubernetes.pods import PodReader
@@ -64,7 +65,8 @@ class KubeletSource:
         self._one = msgspec.json.Decoder(Pod)
         self._lock = threading.Lock()
         self._book = PodBook(store, Layer.KUBELET)
-        self._reader = PodReader(config.naming, config.picks, Owners())
+        self._dropped: Dropped = {}
+        self._reader = PodReader(config.naming, config.picks, Owners(), self._dropped)
         self._cluster = store.make({"k8s.cluster.name": config.cluster_name})
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -97,7 +99,7 @@ class KubeletSource:
 
     def stats(self) -> SourceStats:
         with self._lock:
-            found = msgspec.structs.replace(self._stats, entities={"pod": len(self._book)})
+            found = msgspec.structs.replace(self._stats, entities={"pod": len(self._book)}, dropped=dict(self._dropped))
         found.lag_s = time.monotonic() - self._heard
         return found
 
@@ -164,6 +166,7 @@ class KubeletSource:
                 try:
                     found.append(self._one.decode(each))
                 except msgspec.ValidationError as e:
+                    count(self._dropped, "undecodable")
                     self._failed(e)
             return found
 

@@ -60,4 +60,5 @@ class Rig:
 
     def open(self) -> dict[bytes, dict[str, str]]:
         """All that holds now."""
-        return {key: self.tags(key) for key in self.store._bindings if self.tags(key)}
+        held = self.store.keys()
+        return {key: self.tags(key) for key in held if self.tags(key)}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from kubernetes_objects import (
 )
 
 from zerospan.enricher import keys
+from zerospan.enricher.source import Layer
 
 RS = [owner("ReplicaSet", "cart-5d4f")]
 HASH = {"pod-template-hash": "5d4f"}
@@ -342,3 +345,32 @@ def test_a_static_pod_is_known_by_the_uid_that_its_cgroup_has() -> None:
         pod("etcd-n1", "10.0.0.1", owners=[owner("Node", "n1", "")], annotations={"kubernetes.io/config.mirror": hash}),
     )
     assert rig.tags(keys.pod(hash))["k8s.pod.name"] == "etcd-n1"
+
+
+def test_times_of_any_day_and_of_any_form() -> None:
+    """Kubernetes' own form is read in a hurry, other forms of RFC 3339 as well, what is no time as none."""
+    rng = random.Random(5)
+    stamps = [datetime.fromtimestamp(rng.randrange(4_000_000_000), UTC) for _ in range(2000)]
+    texts = [stamp.strftime("%Y-%m-%dT%H:%M:%SZ") for stamp in stamps]
+    for year in (1972, 2000, 2024, 2026, 2096):
+        texts += [f"{year}-{day}T23:59:59Z" for day in ("01-01", "02-28", "12-31")]
+    texts += [
+        "2024-02-29T00:00:00Z",
+        "2026-11-23T14:22:05.123456Z",
+        "2026-11-23T15:22:05+01:00",
+        "1969-12-31T23:59:59Z",
+    ]
+    rig = Rig(now=0)
+    for i, text in enumerate(texts):
+        one = pod(f"p{i}", uid=f"{i:08x}-0000-4000-8000-000000000000", containers=())
+        one["metadata"]["creationTimestamp"] = one["status"]["startTime"] = text
+        rig.put(PODS, one)
+        held = rig.store.held(keys.pod(one["metadata"]["uid"]), Layer.KUBERNETES)
+        assert held is not None and held.since_ns == round(datetime.fromisoformat(text).timestamp() * 1e6) * 1000, text
+    odd = ("", "soon", "2026-13-01T00:00:00Z", "2026-02-30T00:00:00Z", "2026-11-23T24:00:0xZ", "x" * 20)
+    for i, text in enumerate(odd):
+        one = pod(f"odd{i}", uid=f"{i:08x}-0000-4000-8000-00000000000f", containers=())
+        one["metadata"]["creationTimestamp"] = one["status"]["startTime"] = text
+        rig.put(PODS, one)
+        held = rig.store.held(keys.pod(one["metadata"]["uid"]), Layer.KUBERNETES)
+        assert held is not None and held.since_ns == 0, text

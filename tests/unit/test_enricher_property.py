@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from kubernetes_objects import (
     ingress,
     namespace,
     node,
+    ns_at,
     owner,
     pod,
     replicaset,
@@ -36,6 +38,9 @@ from kubernetes_objects import (
 )
 
 from zerospan.enricher import keys
+from zerospan.enricher.client import Mirror
+from zerospan.enricher.fanout import Fanout
+from zerospan.enricher.wire import tags_pb2 as pb
 
 APPS, NODE_NAMES, IPS = ("cart", "pay", "mail"), ("n1", "n2"), [f"10.0.0.{i}" for i in range(6)]
 
@@ -173,7 +178,8 @@ class World:
         self.flush(False)
 
 
-def world(seed: int) -> World:
+def world(seed: int, after: Callable[[World], None] = lambda made: None) -> World:
+    """after: called after each step."""
     rng = random.Random(seed)
     picks = {"pod_labels": ["team"], "node_labels": ["*"]}
     made = World(rng, Rig(now=100, picks=picks))
@@ -183,6 +189,7 @@ def world(seed: int) -> World:
         made.tell("put", REPLICASETS, replicaset(f"{app}-5d", parent, "5d"))
     for _ in range(rng.randrange(20, 150)):
         made.step()
+        after(made)
     return made
 
 
@@ -267,3 +274,83 @@ def test_the_worlds_are_rich_enough() -> None:
         for o in w.lives
     )
     assert len(lives) > 500 and again > 200 and at_once > 5
+
+
+class Watcher:
+    """A subscriber as an agent is one: what it is told goes through the wire's bytes into its mirror."""
+
+    def __init__(self, made: World, node: str) -> None:
+        self.node = node
+        self.fanout = Fanout(made.rig.store, lambda: True)
+        self.mirror = Mirror()
+        self.stream = self.fanout.open(node, 0, 0, lambda: None)
+        self.addresses = [keys.address(ip) for ip in IPS]
+        self.fanout.ask(self.stream, self.addresses, ())
+
+    def hear(self) -> None:
+        self.fanout.tick()
+        while (message := self.fanout.message(self.stream)) is not None:
+            self.mirror.update(pb.TagUpdate.FromString(message))
+
+    def names(self, key: bytes, seconds: float) -> str:
+        return (self.mirror.find(key, ns_at(seconds)) or {}).get("k8s.pod.name", "")
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_subscribers_are_told_what_the_store_knows_of_every_time(seed: int) -> None:
+    """One hears after each step, one now and then: at every time each address is to both what it is in the store, while
+    the addresses go from pod to pod.
+    """
+    watchers: list[Watcher] = []
+    rng = random.Random(seed)
+
+    def after(made: World) -> None:
+        if not watchers:
+            watchers.extend((Watcher(made, "n1"), Watcher(made, "n2")))
+        prompt, seldom = watchers
+        prompt.hear()
+        if rng.random() < 0.1:
+            seldom.hear()
+        told = {key: bool(prompt.mirror.bindings.get(key)) for key in prompt.addresses}
+        assert told == {key: bool(made.rig.store.pieces(key)) for key in prompt.addresses}
+        for ip, key in zip(IPS, prompt.addresses, strict=True):
+            for back in (0, 1, 3, 10):
+                assert prompt.names(key, made.now - back) == made.rig.pod_at(ip, made.now - back)
+
+    made = world(9000 + seed, after)
+    settle(made)
+    own = {node: set(made.rig.store.of_node(node)) for node in NODE_NAMES}
+    for watcher in watchers:
+        watcher.hear()
+        for key in own[watcher.node].union(watcher.addresses):
+            told = watcher.mirror.bindings.get(key, [])
+            assert told == [(p.tags.id, p.since_ns, p.until_ns) for p in made.rig.store.pieces(key)], keys.show(key)
+        for ip, key in zip(IPS, watcher.addresses, strict=True):
+            for half in range(200, 2 * made.now + 1):
+                assert watcher.names(key, half / 2) == made.rig.pod_at(ip, half / 2)
+
+
+def test_an_address_that_goes_on_at_once_is_told_apart_by_time() -> None:
+    """The new pod's first request and the old one's last, seconds apart, asked for by one who heard of both late: also
+    where the new pod is told first, and where the old one's end is never told.
+    """
+    for order in ("old first", "new first", "end never told"):
+        rig = Rig(now=100)
+        made = World(random.Random(1), rig)
+        old, new = Life("old", IPS[0], "cart", "n1", 100), Life("new", IPS[0], "pay", "n2", 160)
+        rig.put(PODS, old.object())
+        watcher = Watcher(made, "n1")
+        watcher.hear()
+        assert watcher.names(watcher.addresses[0], 130) == "old"
+        rig.now = 163
+        old.ended, old.dying = 160, 160
+        if order == "old first":
+            rig.delete(PODS, old.object())
+        rig.put(PODS, new.object())
+        if order == "new first":
+            rig.delete(PODS, old.object())
+        watcher.hear()
+        for when, who in ((101, "old"), (159, "old"), (162, "new"), (1000, "new")):
+            assert rig.pod_at(IPS[0], when) == watcher.names(watcher.addresses[0], when) == who, (order, when)
+        for when in (160.5, 161.2):  # Kubernetes tells seconds only: within one, nobody's or the right one's
+            assert watcher.names(watcher.addresses[0], when) in ("", "old" if when < 161 else "new"), (order, when)

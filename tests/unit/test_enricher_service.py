@@ -106,22 +106,35 @@ def test_a_range_is_told_to_those_who_asked_for_an_unknown_address() -> None:
         assert not f.differs(store)
 
 
-def test_kinds_that_a_source_answers_for() -> None:
+@pytest.mark.parametrize(
+    ("known", "unknown"),
+    [
+        (keys.process("n1", 1), keys.process("n1", 2)),
+        (keys.connection("10.0.0.7", 40000, "10.96.0.9", 80), keys.connection("10.0.0.7", 40001, "10.96.0.9", 80)),
+    ],
+)
+def test_kinds_that_a_source_answers_for(known: bytes, unknown: bytes) -> None:
     store = TagStore()
+    base = store.make({"k8s.node.name": "n1"})
     asked: list[tuple[bytes, int]] = []
 
     def pieces(key: bytes, at_ns: int) -> list[Piece]:
         asked.append((key, at_ns))
-        return [Piece(store.make({"process.pid": key[1:].decode()}), T0, 0)] if key == b"p1" else []
+        return [Piece(store.make({"service.name": "cart"}, base), T0, 0)] if key == known else []
 
-    with serving(store, answers={keys.PROCESS: pieces}) as service, Follower(tcp(service), "n1") as f:
-        f.want([b"p1", b"p2"])
-        until(lambda: f.find(b"p1") == {"process.pid": "1"} and f.mirror.bindings.get(b"p2") == [])
-        f.drop([b"p1"])
-        f.want([b"p1"])
-        until(lambda: asked.count((b"p1", 0)) == 2)  # asked anew, not from a cache
-        assert resolve(tcp(service), [b"p1"], at_ns=T0 + 1).bindings[0].pieces
-        assert asked[-1] == (b"p1", T0 + 1)
+    with serving(store, answers={known[:1]: pieces}) as service, Follower(tcp(service), "n1") as f:
+        f.want([known, unknown])
+        wanted = {"service.name": "cart", "k8s.node.name": "n1"}
+        until(lambda: f.find(known) == wanted and f.mirror.bindings.get(unknown) == [])
+        f.drop([known])
+        f.want([known])
+        until(lambda: asked.count((known, 0)) == 2)  # asked anew, not from a cache
+        update = resolve(tcp(service), [known, unknown], at_ns=T0 + 1)
+        (found, none) = update.bindings
+        assert [p.set for p in found.pieces] == [store.make({"service.name": "cart"}, base).id]
+        assert not none.pieces and {s.id for s in update.sets} == {found.pieces[0].set, base.id}
+        assert not resolve(tcp(service), [known], at_ns=T0 - 1).bindings[0].pieces  # it was not there yet
+        assert asked[-3:] == [(known, T0 + 1), (unknown, T0 + 1), (known, T0 - 1)]
 
 
 def test_reconnect_resumes_with_what_changed() -> None:

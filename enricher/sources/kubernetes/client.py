@@ -1,7 +1,7 @@
 """The way to the API server (or a kubelet): who we are, TLS, one HTTP request at a time. Bytes in, bytes out.
 
 A kubeconfig with all that can stand in one (exec plugins, OIDC, client certificates) is read by the `kubernetes`
-package, imported only then: it costs 34 MB of memory. A pod's own service account is two files and two variables, read
+package in a process of its own (kubeconfig.py). A pod's own service account is two files and two variables, read
 here; its token changes every hour and is read again.
 """
 
@@ -15,13 +15,17 @@ from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from io import BufferedReader
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 from urllib.parse import urlencode, urlsplit
+
+from zerospan.enricher.sources.kubernetes import kubeconfig
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 CONNECT_S = 10.0
 READ_S = 60.0
 TOKEN_S = 60.0  # a token's file is looked at this often
+CREDENTIALS_S = 240.0  # a kubeconfig with a token, this often where anything is asked; a refused one at once
 MAX_BODY = 256 << 20
 WINDOW = 256 << 10  # bytes read at once
 LINE = 4096  # longest line of HTTP's own
@@ -168,11 +172,11 @@ class TokenFile:
         self._read_at = float("-inf")
 
 
-def access(kubeconfig: str = "", context: str = "", account: Path = ACCOUNT) -> Access:
-    """By a kubeconfig (the argument, else KUBECONFIG), else by the service account of the own pod, else by
+def access(path: str = "", context: str = "", account: Path = ACCOUNT) -> Access:
+    """By a kubeconfig (its path, else KUBECONFIG), else by the service account of the own pod, else by
     ~/.kube/config. ValueError or OSError where none is usable.
     """
-    path = kubeconfig or os.environ.get("KUBECONFIG", "")
+    path = path or os.environ.get("KUBECONFIG", "")
     host = os.environ.get("KUBERNETES_SERVICE_HOST", "")
     if not path and host and (account / "token").exists():
         port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
@@ -184,44 +188,35 @@ def access(kubeconfig: str = "", context: str = "", account: Path = ACCOUNT) -> 
 
 
 def _by_kubeconfig(path: str, context: str) -> Access:
-    from kubernetes import config
-    from kubernetes.client import Configuration
-    from kubernetes.config import ConfigException
-
+    said = [kubeconfig.read(path, context)]
+    read_at = [time.monotonic()]
     lock = threading.Lock()
 
-    def load() -> Configuration:
-        made = Configuration()
-        try:
-            config.load_kube_config(path or None, context or None, made, persist_config=False)  # type: ignore[no-untyped-call]
-        except ConfigException as e:
-            raise ValueError(f"kubeconfig {path or '~/.kube/config'}: {e}") from e
-        return made
-
-    state = [load()]
-
     def headers() -> dict[str, str]:
-        with lock:  # an exec plugin may have to be run again: the package sees to that here
-            c = state[0]
-            value = c.get_api_key_with_prefix("authorization") or c.get_api_key_with_prefix("BearerToken")
-            if not value and c.username:
-                value = c.get_basic_auth_token()
+        with lock:
+            if said[0].authorization and time.monotonic() - read_at[0] > CREDENTIALS_S:  # a plugin's end some day
+                with suppress(ValueError, OSError):
+                    said[0] = kubeconfig.read(path, context)
+                read_at[0] = time.monotonic()
+            value = said[0].authorization
             return {"Authorization": value} if value else {}
 
     def renew() -> None:
-        with lock, suppress(ValueError, OSError):
-            state[0] = load()
+        read_at[0] = float("-inf")
 
-    c = state[0]
+    c = said[0]
     trust = None
     if c.host.startswith("https"):
-        trust = ssl.create_default_context(cafile=c.ssl_ca_cert or None)
-        if not c.verify_ssl:
+        trust = ssl.create_default_context(cadata=c.ca or None)
+        if not c.verify:
             trust.check_hostname = False
             trust.verify_mode = ssl.CERT_NONE
-        if c.cert_file:
-            trust.load_cert_chain(c.cert_file, c.key_file or None)
-    return Access(c.host, trust, headers, renew, c.tls_server_name or "", c.proxy or "")
+        if c.cert:
+            with NamedTemporaryFile("w", prefix="zerospan-") as file:  # 0600, and gone at once
+                file.write(c.cert + "\n" + c.key)
+                file.flush()
+                trust.load_cert_chain(file.name)
+    return Access(c.host, trust, headers, renew, c.server_name, c.proxy)
 
 
 class Client:
@@ -294,7 +289,7 @@ class Client:
         if size > MAX_BODY:
             raise ApiError(200, f"a body of more than {MAX_BODY} bytes")
         if size > len(self._body):  # another one: something may still look into the old one
-            body = bytearray(max(size, min(2 * len(self._body), MAX_BODY)))
+            body = bytearray(max(size, min(len(self._body) * 5 // 4, MAX_BODY)))
             body[:used] = memoryview(self._body)[:used]
             self._body = body
         return self._body

@@ -5,7 +5,7 @@ place, so that in the end the store is as a fresh list would have made it.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from zerospan.enricher import keys
@@ -15,9 +15,10 @@ from zerospan.enricher.sources.kubernetes import nodes
 from zerospan.enricher.sources.kubernetes.book import PodBook
 from zerospan.enricher.sources.kubernetes.claims import NODE, Claim, Claims
 from zerospan.enricher.sources.kubernetes.config import Kubernetes
+from zerospan.enricher.sources.kubernetes.globs import Dropped, Glob, count
 from zerospan.enricher.sources.kubernetes.model import Metadata, Node, Pod, after, detached
 from zerospan.enricher.sources.kubernetes.owners import Owners, controller
-from zerospan.enricher.sources.kubernetes.pods import Glob, PodReader
+from zerospan.enricher.sources.kubernetes.pods import PodReader
 from zerospan.enricher.sources.kubernetes.services import Services, from_services
 from zerospan.enricher.store import TagStore
 from zerospan.enricher.tagset import TagSet
@@ -52,10 +53,17 @@ class Cluster:
         self._workload_labels = Glob(config.picks.workload_labels)
         self._owners = Owners()
         self._claims = Claims(store, LAYER)
-        self._reader = PodReader(config.naming, config.picks, self._owners)
+        self.dropped: Dropped = {}  # globs.py, services.py and below say what
+        self._reader = PodReader(config.naming, config.picks, self._owners, self.dropped)
         self._book = PodBook(store, LAYER, self._member)
         self.services = Services(
-            store, self._claims, lambda: self._cluster_set, self._book.tags, self._pod_changed, config.node_port_keys
+            store,
+            self._claims,
+            lambda: self._cluster_set,
+            self._book.tags,
+            self._pod_changed,
+            config.node_port_keys,
+            self.dropped,
         )
 
     @contextmanager
@@ -96,7 +104,7 @@ class Cluster:
         self.services.all_dirty()
 
     def node(self, node: Node) -> None:
-        facts = nodes.read(node, self._node_labels)
+        facts = nodes.read(node, self._node_labels, self.dropped)
         self.cluster(name=facts.cluster)
         uid = node.metadata.uid
         known = self._nodes.get(facts.name)
@@ -143,7 +151,7 @@ class Cluster:
         if meta.name == "kube-system":
             self.cluster(uid=meta.uid)
         tags: dict[str, str] = {}
-        self._namespace_labels.pick(NAMESPACE_LABEL, meta.labels, tags)
+        self._namespace_labels.pick(NAMESPACE_LABEL, meta.labels, tags, self.dropped)
         old = self._namespaces.get(meta.name, {})
         self._namespaces[meta.name] = tags
         if old != tags:
@@ -163,7 +171,7 @@ class Cluster:
         self._owners.seen(kind, meta)
         if self._workload_labels.any:
             tags: dict[str, str] = {}
-            self._workload_labels.pick(f"k8s.{kind.lower()}.label.", meta.labels, tags)
+            self._workload_labels.pick(f"k8s.{kind.lower()}.label.", meta.labels, tags, self.dropped)
             at = (kind.lower(), meta.namespace or "", meta.name)
             if self._workloads.get(at, {}) != tags:
                 self._workloads[at] = tags
@@ -185,8 +193,8 @@ class Cluster:
     def pod(self, pod: Pod, gone: bool = False) -> None:
         meta = pod.metadata
         key = keys.pod(meta.uid)
-        waited = self._waits.pop(key, None)
-        if waited is not None:
+        waited = None
+        if self._waits and (waited := self._waits.pop(key, None)) is not None:
             self._waiting.get(waited, {}).pop(key, None)
             if not self._waiting.get(waited, True):
                 del self._waiting[waited]
@@ -199,6 +207,8 @@ class Cluster:
         self._book.seen(facts, self._base(facts.node), after(meta.deletion_timestamp))
         if not facts.until_ns:
             self._wait(key, pod)
+        elif waited is not None:
+            count(self.dropped, "owner_unknown")  # it went, and nobody had told of its owner
 
     def pods_begin(self) -> None:
         self._book.begin()
@@ -211,9 +221,11 @@ class Cluster:
     def _wait(self, key: bytes, pod: Pod) -> None:
         """For an owner that is fed, but not told yet."""
         owner = controller(pod.metadata.owner_references)
-        if owner is None or self._owners.has(owner) or len(self._waits) >= WAITING:
+        if owner is None or self._owners.has(owner) or not self._fed(owner.kind):
             return
-        if self._fed(owner.kind):
+        if len(self._waits) >= WAITING:
+            count(self.dropped, "owner_wait_full")
+        else:
             self._waiting.setdefault(owner.uid, {})[key] = detached(pod)
             self._waits[key] = owner.uid
 
@@ -230,7 +242,7 @@ class Cluster:
                     found |= self._workloads.get((kind, namespace, name), {})
         return found
 
-    def _member(self, pod: bytes, old: TagSet | None, new: Mapping[str, str] | None) -> None:
+    def _member(self, pod: bytes, old: TagSet | None, new: TagSet | None) -> None:
         self.services.member(pod, old, new)
 
     def _pod_changed(self, pod: bytes) -> None:

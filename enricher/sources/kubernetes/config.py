@@ -55,7 +55,7 @@ class Kubernetes(Section, frozen=True):
         tuple[Kind, ...],
         Meta(description="Kinds to watch. Further ones for their labels and custom owners: " + ", ".join(OWNERS) + "."),
     ] = KINDS
-    page: Annotated[int, Meta(ge=1, le=5000, description="Objects in a page of a list.")] = 500
+    page: Annotated[int, Meta(ge=1, le=5000, description="Objects in a page of a list; 250 lie in the caches.")] = 250
     node_port_keys: Annotated[
         int,
         Meta(ge=0, le=1 << 22, description="Most (node address, node port) pairs that are kept; further ones not."),

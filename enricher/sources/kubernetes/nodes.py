@@ -3,8 +3,8 @@
 import msgspec
 
 from zerospan.enricher import keys
+from zerospan.enricher.sources.kubernetes.globs import BAD_ADDRESS, Dropped, Glob, count
 from zerospan.enricher.sources.kubernetes.model import Node, ns
-from zerospan.enricher.sources.kubernetes.pods import Glob
 
 ZONE = ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone")
 REGION = ("topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region")
@@ -21,8 +21,8 @@ class NodeFacts(msgspec.Struct, gc=False):
     cluster: str  # the cluster's name, where a label tells it
 
 
-def read(node: Node, labels: Glob) -> NodeFacts:
-    """labels: those of its labels that become tags."""
+def read(node: Node, labels: Glob, dropped: Dropped) -> NodeFacts:
+    """labels: those of its labels that become tags. dropped: counts what is left out."""
     meta, status = node.metadata, node.status
     own = meta.labels or {}
     info = status.node_info
@@ -32,7 +32,7 @@ def read(node: Node, labels: Glob) -> NodeFacts:
         try:
             packed.append(keys.packed(address.address))
         except ValueError:
-            continue
+            count(dropped, BAD_ADDRESS)
     arch = info.architecture
     tags = provider(node.spec.provider_id or "") | {
         "k8s.node.name": meta.name,
@@ -46,7 +46,7 @@ def read(node: Node, labels: Glob) -> NodeFacts:
     }
     for tag, labelled in (("cloud.region", REGION), ("cloud.availability_zone", ZONE)):
         tags[tag] = _first(own, labelled) or tags.get(tag, "")
-    labels.pick("k8s.node.label.", own, tags)
+    labels.pick("k8s.node.label.", own, tags, dropped)
     cluster = _first(own, CLUSTER) or _first(meta.annotations or {}, CLUSTER)
     return NodeFacts(meta.name, ns(meta.creation_timestamp), tuple(dict.fromkeys(packed)), tags, cluster)
 

@@ -6,6 +6,7 @@ old ones. The kubelet's source has no such feed and lives by the same rule alone
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import msgspec
 
@@ -102,6 +103,7 @@ def guessed(owner: Owner, pod: Metadata) -> Owner | None:
     return None
 
 
+@lru_cache(1 << 12)
 def short(uid: str) -> int:
     """A fingerprint of 60 bits: what is confused by it (2^-60) costs a name's certainty, not its truth."""
     text = uid.replace("-", "")[:15]

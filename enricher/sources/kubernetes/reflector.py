@@ -90,7 +90,8 @@ class Reflector:
         self.away = False  # the server refuses this kind: nothing is known of it
         self.heard = time.monotonic()
         self.connected = False
-        self.changes = self.errors = self.resyncs = self.undecodable = 0
+        self.changes = self.errors = self.resyncs = 0
+        self.undecodable = self.forbidden = self.absent = 0  # objects; requests that were answered so
         self.last_error = ""
 
     def start(self) -> None:
@@ -140,6 +141,8 @@ class Reflector:
                 pause = e.retry_after or wait
                 if e.status in (403, 404):
                     self.away = True
+                    self.forbidden += e.status == 403
+                    self.absent += e.status == 404
                     pause = AWAY_S
             except (OSError, HTTPException, msgspec.DecodeError) as e:
                 self._failed(e)
@@ -170,13 +173,15 @@ class Reflector:
         begun = False
         while True:
             page = self._decode(self._client.get(self._path, query, self._accept))
+            items, page.items = page.items or [], None
+            items.reverse()
             self._alive()
             with self._handler.batch():
                 if not begun:
                     self._handler.begin()
                     begun = True
-                for item in page.items or ():
-                    self._handler.seen(item)
+                while items:  # what is done with is freed while it is in the cache
+                    self._handler.seen(items.pop())
                 if not page.metadata.continue_:
                     self._handler.whole()
             if self._stop.is_set():

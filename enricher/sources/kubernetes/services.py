@@ -5,13 +5,14 @@ so a caller's peer has the name that the callee gives itself. What depends on so
 once for many changes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import chain
 
 import msgspec
 
 from zerospan.enricher import keys
 from zerospan.enricher.sources.kubernetes.claims import SERVICE, Claim, Claims
+from zerospan.enricher.sources.kubernetes.globs import BAD_ADDRESS, Dropped, count
 from zerospan.enricher.sources.kubernetes.model import EndpointSlice, Ingress, Service, ns
 from zerospan.enricher.sources.kubernetes.pods import PROTOCOLS
 from zerospan.enricher.store import TagStore
@@ -23,6 +24,7 @@ OWNER_LABEL = "kubernetes.io/service-name"
 INGRESS = "zerospan.k8s.ingress.name"
 NAME, UID = "k8s.service.name", "k8s.service.uid"
 WORKLOAD = ("zerospan.k8s.workload.kind", "zerospan.k8s.workload.name")
+NAMED = ("service.name", "service.namespace", *WORKLOAD)  # what a service takes from its pods
 
 
 def from_services(name: str) -> bool:
@@ -52,6 +54,7 @@ class Services:
         pod_tags: Callable[[bytes], TagSet | None],
         changed: Callable[[bytes], None],
         node_port_keys: int,
+        dropped: Dropped,
     ) -> None:
         self._store = store
         self._claims = claims
@@ -69,6 +72,7 @@ class Services:
         self._dirty: set[Name] = set()
         self._dirty_pods: set[bytes] = set()
         self._limit = node_port_keys
+        self._dropped = dropped
         self._port_keys: dict[Name, int] = {}
         self._left_out: dict[Name, int] = {}  # node ports' keys that found no room
 
@@ -85,7 +89,8 @@ class Services:
             try:
                 addresses.append(keys.packed(text))
             except ValueError:
-                continue
+                if text != HEADLESS:
+                    count(self._dropped, BAD_ADDRESS)
         ports = [(p, PROTOCOLS.get(p.protocol, keys.TCP)) for p in spec.ports or ()]
         external = spec.type == "ExternalName"
         name = (meta.namespace or "", meta.name)
@@ -164,15 +169,16 @@ class Services:
             self._nodes.pop(name, None)
         self._dirty |= {name for name, s in self._services.items() if s.node_ports}
 
-    def member(self, pod: bytes, old: TagSet | None, new: Mapping[str, str] | None) -> None:
+    def member(self, pod: bytes, old: TagSet | None, new: TagSet | None) -> None:
         """A pod's tags have come, changed or gone (PodBook's callback)."""
         behind = self._behind.get(pod)
         if behind is None:
             return
-        before = old.own_tags() if old is not None else None
-        for name in behind if len(behind) == 1 else dict.fromkeys(behind):
-            self._count(name, before, -1)
-            self._count(name, new, 1)
+        before, after = _named(old), _named(new)
+        if before != after:
+            for name in behind if len(behind) == 1 else dict.fromkeys(behind):
+                self._count(name, before, -1)
+                self._count(name, after, 1)
 
     def all_dirty(self) -> None:
         """What all stand on has changed."""
@@ -183,7 +189,10 @@ class Services:
         behind = self._behind.get(pod)
         if behind is None:
             return {}
-        names = [name for name in (behind if len(behind) == 1 else dict.fromkeys(behind)) if name in self._services]
+        if len(behind) == 1 and not self._led:
+            known = self._services.get(behind[0])
+            return {NAME: behind[0][1], UID: known.uid} if known is not None else {}
+        names = [name for name in dict.fromkeys(behind) if name in self._services]
         if not names:
             return {}
         name = min(names, key=lambda n: (self._services[n].headless, n)) if len(names) > 1 else names[0]
@@ -250,15 +259,13 @@ class Services:
         else:
             self._behind.pop(pod, None)
 
-    def _own(self, pod: bytes) -> dict[str, str] | None:
-        tags = self._pod_tags(pod)
-        return tags.own_tags() if tags is not None else None
+    def _own(self, pod: bytes) -> tuple[str, ...] | None:
+        return _named(self._pod_tags(pod))
 
-    def _count(self, name: Name, tags: Mapping[str, str] | None, by: int) -> None:
-        if tags is None:
+    def _count(self, name: Name, named: tuple[str, ...] | None, by: int) -> None:
+        """by: one more, or one less, of its pods is named so."""
+        if named is None:
             return
-        get = tags.get
-        named = (get("service.name", ""), get("service.namespace", ""), get(WORKLOAD[0], ""), get(WORKLOAD[1], ""))
         counts = self._names.setdefault(name, {})
         kinds = len(counts)
         counts[named] = counts.get(named, 0) + by
@@ -323,7 +330,12 @@ class Services:
                     claims[_key(address, port, protocol)] = claim
         elif wanted:
             self._left_out[name] = wanted
+            count(self._dropped, "node_port_no_room", wanted)
         self._claims.set(s.uid, claims)
+
+
+def _named(pod: TagSet | None) -> tuple[str, ...] | None:
+    return pod.own_of(NAMED) if pod is not None else None
 
 
 def _key(address: bytes, port: int, protocol: int) -> bytes:

@@ -115,8 +115,16 @@ class KubernetesSource:
             changes=sum(r.changes for r in all),
             errors=self._errors + sum(r.errors for r in all),
             resyncs=sum(r.resyncs for r in all),
+            dropped=self._dropped(all),
             last_error=failed[-1] if failed else self._error,
         )
+
+    def _dropped(self, reflectors: list[Reflector]) -> dict[str, int]:
+        found = dict(self.cluster.dropped)
+        for reason in ("undecodable", "forbidden", "absent"):
+            if n := sum(getattr(r, reason) for r in reflectors):
+                found[reason] = n
+        return found
 
     def _connect(self) -> None:
         wait = 1.0
