@@ -197,6 +197,10 @@ def build(config: Config) -> Enricher:
         if getattr(settings, "enabled", True) and (config.scope == "node" or not registry.SOURCES[name].of_node):
             own = node if config.scope == "node" else ""
             made.sources[name] = registry.build(name, store, completed(settings, config), own)
+    if "os" in made.sources and "kubelet" in made.sources:
+        kubelet: Any = made.sources["kubelet"]
+        host: Any = made.sources["os"]
+        host.containers.on_new(lambda *_: kubelet.hint())  # it is asked when the kernel shows a container
     for source in made.sources.values():
         made.answers.update(dict.fromkeys(getattr(source, "answers", ()), getattr(source, "pieces", None)))
 

@@ -18,7 +18,9 @@ CAPABILITIES = (
     (19, "CAP_SYS_PTRACE", "names of other users' processes (/proc/PID/exe, cwd, environ)"),
     (2, "CAP_DAC_READ_SEARCH", "names from other users' files and folders"),
     (24, "CAP_SYS_RESOURCE", "locked memory, on kernels before 5.11 only"),
-    (12, "CAP_NET_ADMIN", "not used yet: hooks at network interfaces"),
+    (12, "CAP_NET_ADMIN", "points at network interfaces (capture.nic)"),
+    (13, "CAP_NET_RAW", "points at network interfaces, where the kernel has no tcx"),
+    (21, "CAP_SYS_ADMIN", "points at interfaces of other network namespaces"),
 )
 SYS_ADMIN = 21  # stands for CAP_BPF and CAP_PERFMON
 NEEDED, WANTED = ("CAP_BPF", "CAP_PERFMON"), ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
