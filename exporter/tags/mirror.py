@@ -56,6 +56,7 @@ class Mirror:
         """A TagUpdate. Raises KeyError if it refers to a set that was not told: all has to be told anew."""
         if update.reset:
             self._fresh = set()
+            self.prune()  # from here on the stream tells every set anew; later it would miss those that it has told
         self.in_sync = update.in_sync
         for s in update.sets:
             self._put_set(s.id, s.base, s.tags)
@@ -70,7 +71,6 @@ class Mirror:
             fresh, self._fresh = self._fresh, None
             for key in self._bindings.keys() - fresh:
                 self.forget(key)
-            self.prune()
 
     def forget(self, key: bytes) -> None:
         """A key that is of no more interest, or that the enricher no longer tells."""
