@@ -120,12 +120,15 @@ class Mirror:
         return key in self._bindings
 
     def find(self, key: bytes, at_ns: int = 0) -> dict[str, str] | None:
-        """The key's tags at that time (Unix ns; 0: now); None if none are known."""
+        """The key's tags at that time (Unix ns; 0: now); None if none are known. A container's and a pod's ids are never
+        given again: what they were last holds for what they have left behind.
+        """
         at_ns = at_ns or time.time_ns()
-        for at, since, until in self._bindings.get(key, ()):
+        pieces = self._bindings.get(key, ())
+        for at, since, until in pieces:
             if since <= at_ns and (not until or at_ns < until):
                 return self._flat(at)
-        return None
+        return self._flat(pieces[-1][0]) if pieces and key[:1] in (b"c", b"u") else None
 
     # -- inside
 

@@ -51,6 +51,8 @@ def values_for(cluster: Cluster, stack: BackEnds, redis_port: int) -> dict[str, 
             "cgroup": f"{cluster.cgroup}/$(NODE_NAME)",
             "containerd": f"/run/{cluster.name}/$(NODE_NAME)/containerd/io.containerd.runtime.v2.task",
         },
+        # The host's files as a program of it sees them: process 1 of a sandbox may be out of reach, even for root.
+        "enricher": {"node": {"config": {"sources": {"os": {"root": f"/proc/{cluster.etcd.pid}/root"}}}}},
         "agent": {
             "nic": 1,
             "hostPort": SCRAPE_PORT,

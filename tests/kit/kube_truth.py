@@ -124,7 +124,7 @@ class Truth:
             "cloud.region": node["metadata"]["labels"]["topology.kubernetes.io/region"],
             "service.namespace": meta["namespace"],
         }
-        if status.get("podIP"):
+        if status.get("podIP") and not spec.get("hostNetwork"):  # that would be the node's
             tags["k8s.pod.ip"] = status["podIP"]
         top = ""
         for kind, name in self._owned(meta):
