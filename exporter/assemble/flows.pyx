@@ -449,11 +449,11 @@ cdef class Flows(Exchanges):
             if f == NULL:
                 return 0
             f.transport = 17
-            f.family = ev.family
             f.netns = ev.netns
             self.proc_of(f, ev.tgid, ev.comm, ev.cgroup_id)
         self.peers.notice(ev.family, ev.remote_addr, ev.remote_port, 17, False)     # a server's socket has many
         f.last_ns = ev.time_ns
+        f.family = ev.family                     # a socket of IPv6 speaks both
         f.local_port = ev.local_port
         memcpy(f.local_addr, ev.local_addr, 16)
         f.remote_port = ev.remote_port

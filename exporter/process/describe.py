@@ -254,6 +254,9 @@ class Describer:
         if seen is None:
             self.gone += 1
             return self._by_comm(tgid, comm, cgroup_id)
+        if cgroup_id and not seen.place.container:  # it may have ended while it was looked at
+            told = self._cgroups.place(cgroup_id)
+            seen = seen._replace(place=told) if told.container else seen
         self._remember(tgid, seen.stat.life)
         return self._finish(self._draft(tgid, comm, seen))
 

@@ -218,13 +218,10 @@ def test_the_clusters_enrichers_may_be_replaced(rolls: Chart, truth: Truth, stac
 
 def metric(chart: Chart, name: str) -> float:
     """The sum of a metric over the cluster's enrichers, as they serve it to who has the token."""
-    secret = chart.cluster.kubectl("get", "secret", "zerospan-token", "-n", NAMESPACE, "-o", "go-template={{.data.token|base64decode}}")
+    right = f"Authorization: Bearer {chart.token()}"
     total = 0.0
-    pods = chart.cluster.get("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=enricher")["items"]
-    for pod in pods:
-        node = chart.cluster.nodes[pod["spec"]["nodeName"]]
-        url = f"http://{pod['status']['podIP']}:9465/metrics"
-        text = node.run(["curl", "-s", "--noproxy", "*", "--max-time", "5", "-H", f"Authorization: Bearer {secret}", url])
+    for pod in chart.enrichers():
+        text = chart.ask_enricher(pod, "/metrics", "-H", right)
         total += sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
     return total
 

@@ -122,6 +122,22 @@ def test_kubelets_show_their_pods_to_the_node_account_alone(
             assert node.run(argv) == wanted, (account, path)
 
 
+def test_enrichers_tell_nobody_without_the_token(chart: Chart, tmp_path: Path) -> None:
+    """By TLS only, of a certificate that is theirs."""
+    [pod, *_] = chart.enrichers()
+    status = ("-o", "/dev/null", "--write-out", "%{http_code}")
+    right = ("-H", f"Authorization: Bearer {chart.token()}")
+    assert chart.ask_enricher(pod, "/healthz", *status) == "200"
+    for path in ("/metrics", f"/lookup?key={pod['status']['podIP']}"):
+        assert chart.ask_enricher(pod, path, *status) == "401"
+        assert chart.ask_enricher(pod, path, *status, "-H", "Authorization: Bearer wrong") == "401"
+        assert chart.ask_enricher(pod, path, *status, *right) == "200"
+    tags = json.loads(chart.ask_enricher(pod, f"/lookup?key={pod['status']['podIP']}", *right))
+    assert tags["k8s.pod.name"] == pod["metadata"]["name"]
+    plain = f"http://{pod['status']['podIP']}:9465/healthz"
+    assert chart.cluster.nodes[pod["spec"]["nodeName"]].run([*CURL, *status, plain], check=False).strip() != "200"
+
+
 @pytest.fixture
 def lacking(chart: Chart) -> Iterator[dict[tuple[str, str, str], str]]:
     """For each right an account that has all others: its token."""

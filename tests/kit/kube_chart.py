@@ -22,6 +22,7 @@ CHART = ROOT / "deploy/helm/zerospan"
 NAMESPACE, RELEASE = "zerospan", "zerospan"
 CLUSTER_NAME = "zk-test"
 SCRAPE_PORT = 9464
+TLS, SERVICE = "enricher-tls", f"{RELEASE}-enricher.{NAMESPACE}.svc"
 
 
 class BackEnds(Protocol):
@@ -47,6 +48,7 @@ def values_for(cluster: Cluster, stack: BackEnds, redis_port: int) -> dict[str, 
     return {
         "image": {"repository": "localhost/zerospan", "tag": "dev", "pullPolicy": "Never"},
         "clusterName": CLUSTER_NAME,
+        "tls": {"existingSecret": TLS},
         "perNode": {
             "cgroup": f"{cluster.cgroup}/$(NODE_NAME)",
             "containerd": f"/run/{cluster.name}/$(NODE_NAME)/containerd/io.containerd.runtime.v2.task",
@@ -77,6 +79,12 @@ class Chart:
         self.values = values or self.values
         if NAMESPACE not in self.cluster.kubectl("get", "namespaces", "-o", "name"):
             self.cluster.kubectl("create", "namespace", NAMESPACE)
+        pki = self.cluster.pki
+        if f"secret/{TLS}" not in self.cluster.kubectl("get", "secrets", "-n", NAMESPACE, "-o", "name").split():
+            pki.make("enricher", SERVICE, addresses=[SERVICE])
+            files = {"tls.crt": pki.cert("enricher"), "tls.key": pki.key("enricher"), "ca.crt": pki.ca}
+            parts = [f"--from-file={name}={path}" for name, path in files.items()]
+            self.cluster.kubectl("create", "secret", "generic", TLS, "-n", NAMESPACE, *parts)
         helm(
             "upgrade", RELEASE, CHART, "--install", "--namespace", NAMESPACE, "--values", "-",
             kubeconfig=self.cluster.kubeconfig, stdin=json.dumps(self.values),
@@ -112,6 +120,22 @@ class Chart:
 
     def logs(self, what: str, container: str = "enricher", *options: str) -> str:
         return self.cluster.kubectl("logs", "-n", NAMESPACE, what, "-c", container, *options)
+
+    def enrichers(self) -> list[dict[str, Any]]:
+        """The pods of the cluster's enrichers."""
+        found = self.cluster.get("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=enricher")["items"]
+        return [pod for pod in found if pod["status"].get("podIP") and "deletionTimestamp" not in pod["metadata"]]
+
+    def token(self) -> str:
+        """What callers of an enricher need."""
+        path = "go-template={{.data.token|base64decode}}"
+        return self.cluster.kubectl("get", "secret", f"{RELEASE}-token", "-n", NAMESPACE, "-o", path)
+
+    def ask_enricher(self, pod: dict[str, Any], path: str, *options: str) -> str:
+        """A page of one of the cluster's enrichers, by TLS, from its node."""
+        node, address = self.cluster.nodes[pod["spec"]["nodeName"]], pod["status"]["podIP"]
+        argv = ["curl", "-sS", "--noproxy", "*", "--max-time", "5", "--cacert", self.cluster.pki.ca]
+        return node.run([*argv, "--connect-to", f"{SERVICE}:9465:{address}:9465", *options, f"https://{SERVICE}:9465{path}"])
 
     def targets(self) -> list[str]:
         """HOST:PORT of each agent's /metrics, as this machine reaches them."""
