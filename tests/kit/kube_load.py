@@ -82,7 +82,7 @@ class Verdict(NamedTuple):
 
     asked: int
     right: int
-    unnamed: int
+    unnamed: list[str]
     absent: int
     wrong: list[str]
 
@@ -95,13 +95,14 @@ def judge(tempo: Tempo, load: Load, answers: dict[str, str], *, wait_s: float = 
     end = time.monotonic() + wait_s
     while True:
         verdict = _judge(tempo, load, answers)
-        if verdict.wrong or (verdict.absent == 0 and verdict.unnamed == 0) or time.monotonic() > end:
+        if verdict.wrong or (verdict.absent == 0 and not verdict.unnamed) or time.monotonic() > end:
             return verdict
         time.sleep(1)
 
 
 def _judge(tempo: Tempo, load: Load, answers: dict[str, str]) -> Verdict:
-    right = unnamed = absent = 0
+    right = absent = 0
+    unnamed: list[str] = []
     wrong: list[str] = []
     for kind, own, other in (
         ("client", lambda _: load.pod, lambda served: served),
@@ -116,8 +117,9 @@ def _judge(tempo: Tempo, load: Load, answers: dict[str, str]) -> Verdict:
             for name, value in (("k8s.pod.name", own(served)), ("zerospan.peer.k8s.pod.name", other(served))):
                 got = said.get(name, "")
                 right += got == value
-                unnamed += got == ""
-                if got not in ("", value):
+                if not got:
+                    unnamed.append(f"{agent} {kind}: no {name}, {value}")
+                elif got != value:
                     wrong.append(f"{agent} {kind}: {name} is {got}, not {value}")
     return Verdict(len(answers), right, unnamed, absent, wrong)
 

@@ -247,6 +247,9 @@ def test_a_nodes_enricher_follows_a_clusters(tmp_path: Path) -> None:
             agent.drop([far[0]])
             until(lambda: upstream.stats().wanted == 1)  # the node's own
             until(lambda: node.store.find(far[0]) is None)
+            agent.want([far[0]])  # another agent, or the same after its restart: told again, though nothing has changed
+            until(lambda: (agent.find(far[0]) or {}).get("service.name") == "again")
+            assert far[0] not in node.store.of_node("n1")
 
 
 @pytest.mark.parametrize(
