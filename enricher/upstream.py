@@ -119,9 +119,9 @@ class UpstreamSource:
         if pieces == before:
             return
         wanted = key in self._wanted
-        if not wanted and time.monotonic() - self._dropped.get(key, -IN_FLIGHT_S) < IN_FLIGHT_S:
-            if self._node not in self._store.node_of(key):
-                return  # nobody follows it any more: it would never be corrected
+        lately = time.monotonic() - self._dropped.get(key, -IN_FLIGHT_S) < IN_FLIGHT_S
+        if not wanted and lately and self._node not in self._store.node_of(key):
+            return  # nobody follows it any more: it would never be corrected
         self._changes += 1
         node = "" if wanted else self._node
         for tags, since, until in pieces:

@@ -17,7 +17,19 @@ import msgspec
 
 from zerospan import __version__
 from zerospan.exporter.config.model import Config, ServiceRule
-from zerospan.exporter.process import cgroup, cgroup_ids, java, labels, names, procfs, profiles, python, runtime, units, versions
+from zerospan.exporter.process import (
+    cgroup,
+    cgroup_ids,
+    java,
+    labels,
+    names,
+    procfs,
+    profiles,
+    python,
+    runtime,
+    units,
+    versions,
+)
 from zerospan.exporter.process.containers import Containers
 from zerospan.exporter.process.environ import Stated, stated
 from zerospan.exporter.process.info import ProcessInfo
@@ -139,8 +151,8 @@ class Describer:
         return {key: value for key, value in common.items() if value != ""}
 
     def __call__(self, tgid: int, comm: str, cgroup_id: int = 0) -> ProcessInfo:
-        """The description of a process. comm: the name of its thread that spoke, "" if not known. cgroup_id: its control
-        group of version 2, by the kernel's word; 0: not told.
+        """The description of a process. comm: the name of its thread that spoke, "" if not known. cgroup_id: its
+        control group of version 2, by the kernel's word; 0: not told.
         """
         self.described += 1
         try:

@@ -240,7 +240,7 @@ def _cgroup_id(path: str) -> int:
 
 
 def cgroup_folder(path: str) -> Path:
-    """The folder of a control group of version 2: its path, or that below /sys/fs/cgroup. CaptureError if there is none."""
+    """The folder of a control group of version 2, by its path or that below /sys/fs/cgroup. Raises CaptureError."""
     tried = [Path(path)]
     if not path.startswith("/sys/fs/cgroup"):
         tried += [root / path.lstrip("/") for root in map(Path, ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"))]

@@ -120,8 +120,8 @@ class Mirror:
         return key in self._bindings
 
     def find(self, key: bytes, at_ns: int = 0) -> dict[str, str] | None:
-        """The key's tags at that time (Unix ns; 0: now); None if none are known. A container's and a pod's ids are never
-        given again: what they were last holds for what they have left behind.
+        """The key's tags at that time (Unix ns; 0: now); None if none are known. A container's and a pod's ids are
+        never given again: what they were last holds for what they have left behind.
         """
         at_ns = at_ns or time.time_ns()
         pieces = self._bindings.get(key, ())

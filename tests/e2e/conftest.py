@@ -12,8 +12,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import kube_chart
+import pytest
 from kube_cluster import ROOT, Cluster, default_name
 from kube_daemon import KubeError
 from kube_truth import Truth

@@ -12,6 +12,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -162,14 +163,19 @@ def check_ends(spans: list[Span], truth: Truth) -> int:
         faults, _ = truth.of_record(span.resource)
         assert not faults, (span.name, span.kind, faults, span.resource)
         judged += 1
-        others = [s for s in spans if s.parent_id == span.span_id and s.kind == "SERVER"] if span.kind == "CLIENT" else []
+        others = (
+            [s for s in spans if s.parent_id == span.span_id and s.kind == "SERVER"] if span.kind == "CLIENT" else []
+        )
         if span.kind == "SERVER" and span.parent_id in by_id and by_id[span.parent_id].kind == "CLIENT":
             others = [by_id[span.parent_id]]
         for other in others:
             found = truth.of_container(str(other.resource.get("container.id", "")))
             if found is None:
                 continue
-            if span.attributes.get("network.transport") == "udp" and "zerospan.peer.k8s.pod.name" not in span.attributes:
+            if (
+                span.attributes.get("network.transport") == "udp"
+                and "zerospan.peer.k8s.pod.name" not in span.attributes
+            ):
                 # a datagram's other end on another node is known by the service's address alone
                 assert span.attributes["service.peer.name"] == truth.expected(found[0])["service.name"], span
                 assert span.attributes.get("zerospan.peer.k8s.service.name") in truth.services_of(found[0]), span
@@ -268,7 +274,8 @@ NAMES = ("http_server_request_duration_seconds_count", "http_client_request_dura
 JOINED = ("container_id, process_pid, k8s_cluster_name, k8s_namespace_name, k8s_pod_name, k8s_pod_uid, k8s_pod_ip,"
           " k8s_node_name, k8s_node_uid, k8s_container_name, container_image_name, k8s_deployment_name,"
           " k8s_replicaset_name, k8s_statefulset_name, k8s_daemonset_name, k8s_job_name, k8s_cronjob_name,"
-          " k8s_service_name, zerospan_k8s_workload_name, cloud_availability_zone, cloud_region, service_namespace")  # fmt: skip
+          " k8s_service_name, zerospan_k8s_workload_name, cloud_availability_zone, cloud_region,"
+          " service_namespace")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -328,13 +335,16 @@ def test_the_agents_have_the_rights_that_check_names_and_no_other(chart: Chart) 
 
     wanted = {number for number, name, _ in CAPABILITIES if name != "CAP_SYS_RESOURCE"}
     for name, node in chart.cluster.nodes.items():
-        said = chart.cluster.kubectl("exec", "-n", "zerospan", chart.pod(name), "-c", "agent", "--", "cat", "/proc/1/comm")
+        said = chart.cluster.kubectl(
+            "exec", "-n", "zerospan", chart.pod(name), "-c", "agent", "--", "cat", "/proc/1/comm"
+        )
         assert said, "hostPID: process 1 is the machine's"
         pids = subprocess.run(["pgrep", "-f", "zerospan run --config /etc/zerospan/agent.yaml"],
                               capture_output=True, text=True, check=True).stdout.split()  # fmt: skip
-        mine = [pid for pid in pids if node.cgroup_path in open(f"/proc/{pid}/cgroup").read()]
+        mine = [pid for pid in pids if node.cgroup_path in Path(f"/proc/{pid}/cgroup").read_text()]
         [pid] = mine
-        status = dict(line.split(":\t", 1) for line in open(f"/proc/{pid}/status").read().splitlines() if ":\t" in line)
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
         held = {bit for bit in range(64) if int(status["CapEff"], 16) >> bit & 1}
         assert held == wanted
         assert status["CapBnd"] == status["CapEff"] and status["NoNewPrivs"].strip() == "1"

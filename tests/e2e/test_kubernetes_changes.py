@@ -1,4 +1,4 @@
-"""What changes while requests pass: pods that are replaced and live briefly, agents, enrichers and the API server that end.
+"""What changes while requests pass: pods that are replaced or live briefly; agents, enrichers, the API server that end.
 
 Nothing wrong is ever stamped: each answer says which pod gave it, and each span is held against that. What is missing
 is counted, and comes back.
@@ -110,7 +110,7 @@ def killed(chart: Chart, node: str, container: str) -> None:
 
 
 def test_a_rolling_update_under_load_with_addresses_used_again(rolls: Chart, truth: Truth, stack: Stack) -> None:
-    """Old and new pods have the same addresses one after the other; each request is told of the pod that answered it."""
+    """Old and new pods have the same addresses one after the other; each request is told of the pod that answered."""
     node, done = rolls.cluster.n2, threading.Event()
 
     def keep_reusing() -> None:
@@ -120,7 +120,9 @@ def test_a_rolling_update_under_load_with_addresses_used_again(rolls: Chart, tru
     reusing = threading.Thread(target=keep_reusing)
     reusing.start()
     try:
-        with load(rolls.cluster, truth.pod("more", "page", "n1"), "rolls.changes", rid(), rate=15, seconds=22) as running:
+        with load(
+            rolls.cluster, truth.pod("more", "page", "n1"), "rolls.changes", rid(), rate=15, seconds=22
+        ) as running:
             for _ in range(3):
                 time.sleep(1)
                 rolls.cluster.kubectl("rollout", "restart", "deployment/rolls", "-n", "changes")
@@ -162,7 +164,9 @@ def test_a_pod_that_lives_two_seconds_and_its_init_container(rolls: Chart, truth
         meta = {"name": f"brief-{number}", "namespace": "changes"}
         pods.append(meta["name"])
         rolls.cluster.apply(json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}))
-        rolls.cluster.wait(f"pod/{meta['name']}", "jsonpath={.status.phase}=Succeeded", namespace="changes", timeout_s=30)
+        rolls.cluster.wait(
+            f"pod/{meta['name']}", "jsonpath={.status.phase}=Succeeded", namespace="changes", timeout_s=30
+        )
         rolls.cluster.kubectl("delete", "pod", meta["name"], "-n", "changes", "--now")
     addresses = {pod["status"].get("podIP") for pod in truth.all("changes") if pod["metadata"]["name"] in pods}
     assert len(addresses) < 3, "no address was used again"

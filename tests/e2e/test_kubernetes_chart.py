@@ -1,4 +1,4 @@
-"""The Helm chart as text: what it makes of its values, by the real helm; the programs' own loaders read what it writes."""
+"""The Helm chart as text: what the real helm makes of its values; the programs' own loaders read what it writes."""
 
 from __future__ import annotations
 
@@ -115,7 +115,11 @@ def test_the_programs_read_what_the_chart_writes(values: Json, tmp_path: Path) -
     objects = render(values)
     node = one(objects, "ConfigMap", "zs-zerospan-node")["data"]
     cluster = one(objects, "ConfigMap", "zs-zerospan-enricher")["data"]
-    for name, text in (("agent", node["agent.yaml"]), ("node", node["enricher.yaml"]), ("cluster", cluster["enricher.yaml"])):
+    for name, text in (
+        ("agent", node["agent.yaml"]),
+        ("node", node["enricher.yaml"]),
+        ("cluster", cluster["enricher.yaml"]),
+    ):
         (tmp_path / f"{name}.yaml").write_text(text)
     agent = agent_config.load(tmp_path / "agent.yaml", env=variables(objects, "agent"))
     assert agent.enricher.address == "unix:///run/zerospan/enricher.sock"
@@ -167,13 +171,20 @@ def test_containers_have_few_rights(values: Json) -> None:
                 assert "add" not in context["capabilities"] and pod["securityContext"]["runAsNonRoot"]
             for mount in container["volumeMounts"]:
                 assert mount.get("readOnly") or mount["name"] == "run", mount
-            assert container["resources"]["limits"]["memory"] and container["livenessProbe"] and container["readinessProbe"]
+            assert (
+                container["resources"]["limits"]["memory"]
+                and container["livenessProbe"]
+                and container["readinessProbe"]
+            )
         accounts = [each for each in pod["volumes"] if "projected" in each]
         assert pod["automountServiceAccountToken"] != bool(accounts), "one token, for the enricher alone"
 
 
 def test_the_role_follows_what_is_watched() -> None:
-    for values, wanted in (({}, set(enricher_config.Config().sources.kubernetes.watch)), (FULL, {"pods", "nodes", "deployments"})):
+    for values, wanted in (
+        ({}, set(enricher_config.Config().sources.kubernetes.watch)),
+        (FULL, {"pods", "nodes", "deployments"}),
+    ):
         role = one(render(values), "ClusterRole", "zs-zerospan-enricher")
         assert {kind for rule in role["rules"] for kind in rule["resources"]} == wanted
         assert {tuple(rule["verbs"]) for rule in role["rules"]} == {("list", "watch")}

@@ -4,42 +4,42 @@ from __future__ import annotations
 
 import json
 import ssl
-import urllib.error
-import urllib.request
+from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from kube_cluster import Cluster
 
 
 class Api:
-    """token: of whom the requests are; "" is the administrator by certificate."""
+    """token: of whom the requests are; "" is the administrator by certificate. One connection, one thread."""
 
     def __init__(self, cluster: Cluster, token: str = "") -> None:
-        self._server = cluster.server
         self._token = token
         context = ssl.create_default_context(cafile=str(cluster.pki.ca))
         if not token:
             context.load_cert_chain(cluster.pki.cert("admin"), cluster.pki.key("admin"))
-        handlers = (urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
-        self._open = urllib.request.build_opener(*handlers).open
+        at = urlsplit(cluster.server)
+        self._connection = HTTPSConnection(at.hostname or "", at.port, context=context, timeout=10)
 
-    def __call__(self, method: str, path: str, body: Any = None, *, kind: str = "application/json") -> tuple[int, Any]:
-        """Status and decoded answer (None where it is no JSON)."""
+    def __call__(
+        self, method: str, path: str, body: Any = None, *, kind: str = "application/json", whole: bool = True
+    ) -> tuple[int, Any]:
+        """Status and decoded answer (None where it is no JSON, or is not waited for)."""
         data = json.dumps(body).encode() if body is not None else None
         headers = {"Content-Type": kind, "Accept": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
-        request = urllib.request.Request(self._server + path, data=data, headers=headers, method=method)
+        self._connection.request(method, path, data, headers)
+        answer = self._connection.getresponse()
+        if not whole:
+            self._connection.close()
+            return answer.status, None
         try:
-            with self._open(request, timeout=10) as answer:
-                status, content = answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            status, content = error.code, error.read()
-        try:
-            return status, json.loads(content)
+            return answer.status, json.loads(answer.read())
         except ValueError:
-            return status, None
+            return answer.status, None
 
     def may(self, user: str, verb: str, group: str, resource: str, *, namespace: str = "") -> bool:
         """Whether a user ("system:serviceaccount:NAMESPACE:NAME") may do it: what `kubectl auth can-i --as` asks."""
@@ -60,7 +60,8 @@ class Api:
         found = set()
         places = [("", "/api/v1")]
         places += [
-            (group["name"], f"/apis/{group['preferredVersion']['groupVersion']}") for group in self("GET", "/apis")[1]["groups"]
+            (group["name"], f"/apis/{group['preferredVersion']['groupVersion']}")
+            for group in self("GET", "/apis")[1]["groups"]
         ]
         for group, path in places:
             found |= {(group, one["name"]) for one in self("GET", path)[1]["resources"]}
@@ -73,6 +74,7 @@ def kubeconfig(cluster: Cluster, token: str, path: Path) -> Path:
     at = {"name": "c", "cluster": {"server": cluster.server, "certificate-authority": str(cluster.pki.ca)}}
     context = {"name": "x", "context": {"cluster": "c", "user": "u"}}
     path.write_text(json.dumps({
-        "apiVersion": "v1", "kind": "Config", "clusters": [at], "users": [user], "contexts": [context], "current-context": "x",
+        "apiVersion": "v1", "kind": "Config", "clusters": [at], "users": [user], "contexts": [context],
+        "current-context": "x",
     }))  # fmt: skip
     return path

@@ -35,7 +35,10 @@ class BackEnds(Protocol):
 def helm(*argv: str | Path, kubeconfig: Path | None = None, stdin: str | None = None, timeout_s: float = 180.0) -> str:
     """What helm prints. KubeError with what it said if it fails."""
     options: list[str | Path] = ["--kubeconfig", kubeconfig] if kubeconfig is not None else []
-    home = ["env", *(f"HELM_{name}_HOME={PROGRAMS / 'helm-home' / name.lower()}" for name in ("CACHE", "CONFIG", "DATA"))]
+    home = [
+        "env",
+        *(f"HELM_{name}_HOME={PROGRAMS / 'helm-home' / name.lower()}" for name in ("CACHE", "CONFIG", "DATA")),
+    ]
     return run([*home, PROGRAMS / "helm", *argv, *options], stdin=stdin, timeout_s=timeout_s)
 
 
@@ -135,7 +138,9 @@ class Chart:
         """A page of one of the cluster's enrichers, by TLS, from its node."""
         node, address = self.cluster.nodes[pod["spec"]["nodeName"]], pod["status"]["podIP"]
         argv = ["curl", "-sS", "--noproxy", "*", "--max-time", "5", "--cacert", self.cluster.pki.ca]
-        return node.run([*argv, "--connect-to", f"{SERVICE}:9465:{address}:9465", *options, f"https://{SERVICE}:9465{path}"])
+        return node.run(
+            [*argv, "--connect-to", f"{SERVICE}:9465:{address}:9465", *options, f"https://{SERVICE}:9465{path}"]
+        )
 
     def targets(self) -> list[str]:
         """HOST:PORT of each agent's /metrics, as this machine reaches them."""

@@ -36,13 +36,17 @@ while time.monotonic() < end:
 class Tempo(Protocol):
     """backends/query.py, as far as it matters here."""
 
-    def traceql(self, query: str, *, at_least: int = ..., wait_s: float = ..., limit: int = ..., spans: int = ...) -> Any: ...
+    def traceql(
+        self, query: str, *, at_least: int = ..., wait_s: float = ..., limit: int = ..., spans: int = ...
+    ) -> Any: ...
 
 
 class Load:
     """name: what its requests' User-Agents begin with. pod: who asks; host: a service whose pods say their names."""
 
-    def __init__(self, cluster: Cluster, pod: Json, host: str, name: str, *, rate: float = 10, seconds: float = 15) -> None:
+    def __init__(
+        self, cluster: Cluster, pod: Json, host: str, name: str, *, rate: float = 10, seconds: float = 15
+    ) -> None:
         self.name = name
         self.pod = str(pod["metadata"]["name"])
         meta, container = pod["metadata"], pod["spec"]["containers"][0]["name"]

@@ -149,7 +149,8 @@ class Truth:
     def peer(self, pod: Json, container: str = "") -> dict[str, str]:
         """What must be said of a pod as the other end."""
         names = ["k8s.namespace.name", "k8s.pod.name", "k8s.node.name", "cloud.availability_zone", "cloud.region",
-                 "zerospan.k8s.workload.name", *(f"k8s.{kind}.name" for kind in WORKLOADS if kind != "replicaset")]  # fmt: skip
+                 "zerospan.k8s.workload.name"]  # fmt: skip
+        names += [f"k8s.{kind}.name" for kind in WORKLOADS if kind != "replicaset"]
         tags = self.expected(pod, container)
         found = {f"zerospan.peer.{name}": tags[name] for name in names if name in tags}
         return found | {"service.peer.name": tags["service.name"], "service.peer.namespace": tags["service.namespace"]}
@@ -209,7 +210,17 @@ class Truth:
         self.seen_at.setdefault(uid, time.time())
 
     def _run(self) -> None:
-        argv = [PROGRAMS / "kubectl", "--kubeconfig", self.cluster.kubeconfig, "get", "pods", "-A", "--watch", "-o", "json"]
+        argv = [
+            PROGRAMS / "kubectl",
+            "--kubeconfig",
+            self.cluster.kubeconfig,
+            "get",
+            "pods",
+            "-A",
+            "--watch",
+            "-o",
+            "json",
+        ]
         while not self._stopping:  # ends with the API server
             self._watch = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             assert self._watch.stdout is not None

@@ -66,7 +66,7 @@ def test_both_ends(rig: RigMaker) -> None:
 
 
 def test_a_socket_of_ipv6_speaks_ipv4_too(rig: RigMaker) -> None:
-    """As a server at [::]:53 does, which learns who asks when it answers: each question has the address that it is of."""
+    """As a server at [::]:53 does, which learns who asks when it answers."""
     r = rig(DNSMASQ)
     server = Socket(r.kernel, DNSMASQ, 20, ("::", 53))
     asked = [("fd00::9", 40000), ("10.244.1.9", 40001), ("fd00::a", 40002)]

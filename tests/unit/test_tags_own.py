@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -278,7 +278,8 @@ def test_series_under_a_former_name_still_have_a_target_info() -> None:
     f.observe(proc)
     f.red.rename(proc, b'job="shop/asks",instance="shop.asks-1.curl"', b'k8s_pod_name="asks-1"')
     f.red.rename(proc, b'job="shop/asks",instance="shop.asks-1.curl"', b'k8s_pod_name="asks-1",k="v"')
-    found = {labels["job"]: labels["k8s_pod_name"] for labels in map(dict, find(Exposition(f.red).render(), "target_info"))}
+    told = map(dict, find(Exposition(f.red).render(), "target_info"))
+    found = {labels["job"]: labels["k8s_pod_name"] for labels in told}
     assert found == {"curl": "asks-1", "shop/asks": "asks-1"}
     for i in range(3000):  # bounded: the oldest of the former names give way
         f.red.rename(proc, b'job="j%d",instance="i"' % i, b"")
