@@ -5,6 +5,8 @@ upstream told stays, when it is away, as last known. Built by `run.py`; `want` a
 service's loop.
 """
 
+import time
+from collections import deque
 from collections.abc import Iterable
 
 from zerospan.enricher import keys
@@ -17,6 +19,8 @@ from zerospan.enricher.wire import tags_pb2 as pb
 
 LAYER = Layer.KUBERNETES  # what it tells has all of upstream's layers merged
 ASKED = (keys.ADDRESS, keys.ENDPOINT, keys.CONTAINER, keys.POD)  # what is of one host only is known there
+IN_FLIGHT_S = 5.0  # what upstream had sent before it knew that a key is of no more interest
+DROPPED_MAX = 8192
 Told = tuple[TagSet, int, int]
 
 
@@ -39,6 +43,8 @@ class UpstreamSource:
         )
         self._client = TagClient(config.address, node, security, self._update, on_connect=self._prune)
         self._wanted: set[bytes] = set()  # changed in the service's loop only
+        self._dropped: dict[bytes, float] = {}  # key -> when; written in the service's loop only
+        self._forgotten: deque[bytes] = deque()  # from the service's loop: not told any more
         self._synced = False
         # the rest in the client's thread only
         self._sets: dict[int, TagSet] = {}
@@ -76,17 +82,24 @@ class UpstreamSource:
     def drop(self, dropped: Iterable[bytes]) -> None:
         """They ask no more. What is known ends now: it would not be told of changes any more."""
         gone = [key for key in dropped if key in self._wanted]
+        now = time.monotonic()
+        if len(self._dropped) + len(gone) > DROPPED_MAX:
+            self._dropped = {key: at for key, at in self._dropped.items() if now - at < IN_FLIGHT_S}
+        self._dropped.update(dict.fromkeys(gone, now))
         self._wanted.difference_update(gone)
         self._client.drop(gone)
         with self._store.batch():
             for key in gone:
                 if self._node not in self._store.node_of(key):
                     self._store.end(key, layer=LAYER)
+                    self._forgotten.append(key)  # else the same, told again, would be no change
 
     # -- in the client's thread
 
     def _update(self, update: pb.TagUpdate) -> None:
         store = self._store
+        while self._forgotten:
+            self._told.pop(self._forgotten.popleft(), None)
         if update.reset:
             self._stale = set(self._told)
         for s in update.sets:
@@ -105,8 +118,12 @@ class UpstreamSource:
         before = self._told.get(key, [])
         if pieces == before:
             return
+        wanted = key in self._wanted
+        lately = time.monotonic() - self._dropped.get(key, -IN_FLIGHT_S) < IN_FLIGHT_S
+        if not wanted and lately and self._node not in self._store.node_of(key):
+            return  # nobody follows it any more: it would never be corrected
         self._changes += 1
-        node = "" if key in self._wanted else self._node
+        node = "" if wanted else self._node
         for tags, since, until in pieces:
             if (tags, since, until) not in before:
                 self._store.put(key, tags, layer=LAYER, since_ns=since, until_ns=until, node=node)

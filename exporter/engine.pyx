@@ -398,10 +398,10 @@ cdef class Engine:
             at = NULL
         if c.who == NULL:
             if told != NULL and told.family:
-                at = self.peers.find(told.family, told.addr, told.port, r.transport, when, False)
+                at = self.peers.find(told.family, told.addr, told.port, r.transport, when, server)
             elif r.n[STR_PEER] == sizeof(EndAddress):
                 memcpy(&end, span_str(r, STR_PEER).p, sizeof(EndAddress))
-                at = self.peers.find(end.family, end.addr, end.port, r.transport, when, False)
+                at = self.peers.find(end.family, end.addr, end.port, r.transport, when, server)
             if at != NULL and not at.stands_for:
                 c.who = at
         if peer != NULL and c.who == NULL:

@@ -401,7 +401,9 @@ def build(
         pipeline.exchange = exchange
         pipeline.follower, pipeline.own = follower, own
         if capture is not None and config.capture.nic:
-            pipeline.nics = Nics(capture, netns=config.filter.netns, share=config.capture.nic)
+            pipeline.nics = Nics(
+                capture, netns=config.filter.netns, cgroup=config.capture.nic_cgroup, share=config.capture.nic
+            )
             undo.callback(pipeline.nics.stop)
         if replay is not None:
             pipeline._kernel = replay.kernel

@@ -14,7 +14,8 @@ from typing import Protocol
 import msgspec
 
 from zerospan.enricher import keys
-from zerospan.enricher.names import SERVICE_NAME, SERVICE_NAMESPACE
+from zerospan.enricher.names import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_NAMESPACE
+from zerospan.enricher.naming import instance
 from zerospan.enricher.source import Layer
 from zerospan.enricher.sources.container_net import Running
 from zerospan.enricher.store import TagStore
@@ -43,6 +44,7 @@ class _Container(msgspec.Struct):
     tries: int = 0
     again: float = 0.0  # when its files are sought again; 0: not any more
     tags: TagSet | None = None
+    pod: TagSet | None = None
 
 
 class HostContainers:
@@ -190,8 +192,9 @@ class HostContainers:
 
     def _bind(self, known: _Container) -> None:
         """A container's id is never given again: what it is holds from the beginning of time until it ends."""
-        base = self._store.find(keys.pod(known.uid)) if known.uid else None
-        tags = self._store.make(tags_of(known.id, known.uid, known.runtime, known.details), base or self._host())
+        if known.uid:
+            known.pod = self._store.find(keys.pod(known.uid)) or known.pod  # what it was once the pod has ended
+        tags = self._store.make(tags_of(known.id, known.uid, known.runtime, known.details), known.pod or self._host())
         if known.tags is None or not tags.same(known.tags):
             known.tags = tags
             self.changes += self._store.put(keys.container(known.id), tags, layer=Layer.OS, since_ns=0, node=self._node)
@@ -210,6 +213,8 @@ def tags_of(container: str, uid: str, runtime: str, details: Details | None) -> 
             "k8s.namespace.name": details.namespace,
             "k8s.container.name": details.container,
         }
+        if details.pod and details.container:
+            tags[SERVICE_INSTANCE_ID] = instance(details.namespace, details.pod, details.container)
         if not uid:
             tags |= {
                 "container.name": details.name,

@@ -157,6 +157,7 @@ cdef class Exchanges(FlowTable):
         f.head_ns = self.now.time_ns
         describe_answer(o, m, self.mask_text)
         if f.transport == 17 and r.kind == KIND_SERVER:
+            r.family = f.family
             r.remote_port = f.remote_port
             memcpy(r.remote_addr, f.remote_addr, 16)
             r.key = hash64(hash64(m.id, o.name_hash), f.remote_port)

@@ -150,7 +150,7 @@ cdef class Flows(Exchanges):
         f.last_ns = ev.time_ns
         if key:
             self.ends.put(key, END_CLIENT if ev.role == ZS_ROLE_CONNECTING else END_SERVER, f.family, f.local_addr, f.local_port)
-        self.proc_of(f, ev.tgid, ev.comm)
+        self.proc_of(f, ev.tgid, ev.comm, ev.cgroup_id)
         if key and self.n_own and self.is_own(key):
             f.dead = 1
         else:
@@ -211,7 +211,7 @@ cdef class Flows(Exchanges):
         self.now.time_ns = ev.time_ns
         self.now.tid = ev.tid
         self.now.tgid = ev.tgid
-        self.now.proc = self.proc_of(f, ev.tgid, NULL)
+        self.now.proc = self.proc_of(f, ev.tgid, NULL, 0)
         self.now.sent = sent
         self.now.from_client = from_client
         if ev.run != f.run:
@@ -449,11 +449,11 @@ cdef class Flows(Exchanges):
             if f == NULL:
                 return 0
             f.transport = 17
-            f.family = ev.family
             f.netns = ev.netns
-            self.proc_of(f, ev.tgid, ev.comm)
+            self.proc_of(f, ev.tgid, ev.comm, ev.cgroup_id)
         self.peers.notice(ev.family, ev.remote_addr, ev.remote_port, 17, False)     # a server's socket has many
         f.last_ns = ev.time_ns
+        f.family = ev.family                     # a socket of IPv6 speaks both
         f.local_port = ev.local_port
         memcpy(f.local_addr, ev.local_addr, 16)
         f.remote_port = ev.remote_port
@@ -462,7 +462,7 @@ cdef class Flows(Exchanges):
         self.now.time_ns = ev.time_ns
         self.now.tid = ev.tid
         self.now.tgid = ev.tgid
-        self.now.proc = self.proc_of(f, ev.tgid, NULL)
+        self.now.proc = self.proc_of(f, ev.tgid, NULL, 0)
         self.now.sent = sent
         f.head_ns = ev.time_ns
         f.run_seq = 0

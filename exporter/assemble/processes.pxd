@@ -45,13 +45,13 @@ cdef class Processes:
     cdef dict by_tgid
     cdef list keep           # owns the bytes behind the slices
     cdef dict services
-    cdef object describe     # Callable[[int tgid, str comm], ProcessInfo]
+    cdef object describe     # Callable[[int tgid, str comm, int cgroup_id], ProcessInfo]
 
     # Index of the process if it was asked for lately, else 0. comm may be NULL.
     cdef uint32_t cached(self, uint32_t tgid, const char *comm) noexcept nogil
-    # Index of the process; asks `describe` if it is new.
-    cdef uint32_t find(self, uint32_t tgid, const char *comm) except 0
-    cdef uint32_t look_up(self, uint32_t tgid, const char *comm) except 0
+    # Index of the process; asks `describe` if it is new. cgroup_id: the kernel's word for where it is, 0: not told.
+    cdef uint32_t find(self, uint32_t tgid, const char *comm, uint64_t cgroup_id) except 0
+    cdef uint32_t look_up(self, uint32_t tgid, const char *comm, uint64_t cgroup_id) except 0
     # The process described under this name (ProcessInfo.shared) is described anew: its index, 0 if there is none. Nothing may refer
     # to its texts. What was learned of it stays.
     cdef uint32_t refill(self, object info) except? 0xffffffff

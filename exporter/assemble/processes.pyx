@@ -17,7 +17,7 @@ cdef Slice view(bytes b):
 
 
 cdef class Processes:
-    """describe(tgid, comm) -> ProcessInfo with str name, bytes resource, labels, series; bool nginx, loop, hidden, int order."""
+    """describe(tgid, comm, cgroup_id) -> ProcessInfo with str name, bytes resource, labels, series; bool nginx, loop, hidden, int order."""
 
     def __cinit__(self, describe):
         self.describe = describe
@@ -39,9 +39,9 @@ cdef class Processes:
             return 0
         return c.index
 
-    cdef uint32_t find(self, uint32_t tgid, const char *comm) except 0:
+    cdef uint32_t find(self, uint32_t tgid, const char *comm, uint64_t cgroup_id) except 0:
         cdef Cached *c = &self.cache[tgid % CACHE]
-        cdef uint32_t i = self.look_up(tgid, comm)
+        cdef uint32_t i = self.look_up(tgid, comm, cgroup_id)
         c.tgid = tgid
         c.index = i
         if comm != NULL:
@@ -50,7 +50,7 @@ cdef class Processes:
             memset(c.comm, 0, ZS_COMM_LEN)
         return i
 
-    cdef uint32_t look_up(self, uint32_t tgid, const char *comm) except 0:
+    cdef uint32_t look_up(self, uint32_t tgid, const char *comm, uint64_t cgroup_id) except 0:
         cdef uint32_t i
         cdef str name = ""
         if comm != NULL:
@@ -58,7 +58,7 @@ cdef class Processes:
         known = self.by_tgid.get(tgid)
         if known is not None and (not name or known[1] == name):
             return known[0]
-        info = self.describe(tgid, name)
+        info = self.describe(tgid, name, cgroup_id)
         shared = self.by_tgid.get(info.shared) if info.shared else None
         if shared is not None:
             self.by_tgid[tgid] = (shared[0], name)

@@ -161,14 +161,14 @@ cdef class FlowTable:
                 return True
         return False
 
-    cdef uint32_t proc_of(self, Flow *f, uint32_t tgid, const char *comm) except 0 nogil:
+    cdef uint32_t proc_of(self, Flow *f, uint32_t tgid, const char *comm, uint64_t cgroup_id) except 0 nogil:
         cdef uint32_t i
         if f.tgid == tgid and f.proc and comm == NULL:
             return f.proc
         i = self.processes.cached(tgid, comm)
         if i == 0:
             with gil:
-                i = self.processes.find(tgid, comm)
+                i = self.processes.find(tgid, comm, cgroup_id)
         f.tgid = tgid
         f.proc = i
         return i

@@ -56,6 +56,13 @@ class Capture(Section, frozen=True):
             description="Points at network interfaces: `off`, `on`, or the share of connections that are told of.",
         ),
     ] = 0
+    nic_cgroup: Annotated[
+        tuple[Text, ...],
+        Meta(
+            description="Points at network interfaces only where a process of these control groups (as in "
+            "`filter.cgroup`) is in the network namespace, looked at each second; empty: all of `filter.netns`."
+        ),
+    ] = ()
     sweep_ms: Annotated[
         int,
         Meta(ge=10, le=60_000, description="Time between two sweeps for time-outs, holds and dead connections."),

@@ -536,7 +536,7 @@ cdef class Shared:
         e.who = self.names.find(note.name.p, note.name.n)
         if note.flags & NOTE_ADDRESS:
             e.there = note.address
-            self.peers.notice(e.there.family, e.there.addr, 0, 0, False)
+            self.peers.notice(e.there.family, e.there.addr, e.there.port, 17 if e.datagram else 6, e.end == END_CLIENT)
         if note.points.n:
             if e.theirs == NULL:
                 e.theirs = <Points *>calloc(1, sizeof(Points))

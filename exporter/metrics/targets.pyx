@@ -41,6 +41,11 @@ cdef class Targets:
             free(self.targets[i].series)
             free(self.targets[i].labels)
         free(self.targets)
+        if self.former != NULL:
+            for i in range(FORMER):
+                free(self.former[i].series)
+                free(self.former[i].labels)
+        free(self.former)
 
     cdef bint reserve(self, uint32_t proc) noexcept nogil:
         cdef uint32_t n = self.n if self.n else 64
@@ -84,29 +89,53 @@ cdef class Targets:
             return False
         t = &self.targets[proc]
         last_ns = t.last_ns
+        if last_ns and (t.series_n != series.n or memcmp(t.series, series.p, series.n) != 0):
+            if not self.remember(t, labels):
+                return False
         if not replace(&t.series, &t.series_n, series) or not self.put(proc, labels):
             return False
         t.last_ns = last_ns
         return True
 
+    cdef bint remember(self, const Target *t, Slice labels) noexcept nogil:
+        cdef Target *kept
+        cdef Slice series
+        if self.former == NULL:
+            self.former = <Target *>calloc(FORMER, sizeof(Target))
+            if self.former == NULL:
+                return False
+        kept = &self.former[self.n_former % FORMER]
+        series.p = t.series
+        series.n = t.series_n
+        if not replace(&kept.series, &kept.series_n, series) or not replace(&kept.labels, &kept.labels_n, labels):
+            kept.last_ns = 0
+            return False
+        kept.last_ns = t.last_ns
+        self.n_former += 1
+        return True
+
+    cdef Target *at(self, uint32_t i) noexcept nogil:
+        return &self.targets[i] if i < self.n else &self.former[i - self.n]
+
     cdef void dump(self, Buf *out, uint64_t after_ns) noexcept nogil:
         """A second target_info of one job and instance would make joins with it fail, so the worker processes of one container,
         which are one instance, have one."""
         cdef uint32_t i, at, mask = 127
+        cdef uint32_t all = self.n + min(self.n_former, <uint32_t>FORMER)
         cdef uint32_t *shown
         cdef Target *t
-        while mask < 2 * self.n:
+        while mask < 2 * all:
             mask = 2 * mask + 1
         shown = <uint32_t *>calloc(mask + 1, sizeof(uint32_t))
         if shown == NULL:
             out.failed = True
             return
-        for i in range(self.n):
-            t = &self.targets[i]
+        for i in range(all):
+            t = self.at(i)
             if t.last_ns == 0 or t.last_ns < after_ns:
                 continue
             at = <uint32_t>(hash_bytes(t.series, t.series_n, 0) & mask)
-            while shown[at] and not same(&self.targets[shown[at] - 1], t):
+            while shown[at] and not same(self.at(shown[at] - 1), t):
                 at = (at + 1) & mask
             if shown[at]:
                 continue

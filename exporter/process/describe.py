@@ -17,7 +17,19 @@ import msgspec
 
 from zerospan import __version__
 from zerospan.exporter.config.model import Config, ServiceRule
-from zerospan.exporter.process import cgroup, java, labels, names, procfs, profiles, python, runtime, units, versions
+from zerospan.exporter.process import (
+    cgroup,
+    cgroup_ids,
+    java,
+    labels,
+    names,
+    procfs,
+    profiles,
+    python,
+    runtime,
+    units,
+    versions,
+)
 from zerospan.exporter.process.containers import Containers
 from zerospan.exporter.process.environ import Stated, stated
 from zerospan.exporter.process.info import ProcessInfo
@@ -26,7 +38,7 @@ from zerospan.exporter.process.resource import Value, encode_resource
 from zerospan.exporter.process.stamp import stamp
 from zerospan.exporter.process.text import base, clean
 
-GONE_MAX = 1024  # names of processes that had ended, kept encoded
+GONE_MAX = 1024  # names (and containers) of processes that had ended, kept encoded; beyond, the oldest leave
 LIVES_MAX = 1 << 16
 COMMAND = re.compile(r"[\w./+@-]+")  # of argv[0]: a title may go on with anything
 IN_NAMES = ("service.namespace", "service.instance.id", "service.version")
@@ -103,8 +115,9 @@ class Describer:
         self._rules = [_rule(rule) for rule in config.service.rules]
         self._stream_labels = dict(config.loki.labels) if config.loki is not None else {}
         self._users = procfs.users(proc)
+        self._cgroups = cgroup_ids.CgroupIds(proc)
         self._boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-        self._gone_infos: dict[str, ProcessInfo] = {}
+        self._gone_infos: dict[str, ProcessInfo] = {}  # by ProcessInfo.shared
         self._lives: dict[int, procfs.Life] = {}
         self._tags = tags
         self._peer_tags = config.enricher.peer_tags
@@ -114,7 +127,9 @@ class Describer:
             (),
         ]  # drafts of processes that have ended: their last spans are on hold
         configured = {key: clean(value, 1024) for key, value in config.resource.attributes.items()}
-        self._host = clean(host or configured.get("host.name", "") or os.uname().nodename) or "localhost"
+        # in a pod the system's name is the pod's
+        own = os.environ.get("NODE_NAME") or os.uname().nodename
+        self._host = clean(host or configured.get("host.name", "") or own) or "localhost"
         self._found: dict[str, Value] = {
             "host.name": self._host,
             "host.id": procfs.machine_id(proc),
@@ -135,14 +150,16 @@ class Describer:
         common = {**self._found, **tags, **self._configured}
         return {key: value for key, value in common.items() if value != ""}
 
-    def __call__(self, tgid: int, comm: str) -> ProcessInfo:
-        """The description of a process. comm: the name of its thread that spoke, "" if not known."""
+    def __call__(self, tgid: int, comm: str, cgroup_id: int = 0) -> ProcessInfo:
+        """The description of a process. comm: the name of its thread that spoke, "" if not known. cgroup_id: its
+        control group of version 2, by the kernel's word; 0: not told.
+        """
         self.described += 1
         try:
-            return self._describe(tgid, comm)
+            return self._describe(tgid, comm, cgroup_id)
         except Exception:  # the hot thread must go on, whatever a process has made of its /proc
             self.failed += 1
-            return self._by_comm(tgid, comm)
+            return self._by_comm(tgid, comm, cgroup_id)
 
     describe = __call__
 
@@ -171,7 +188,7 @@ class Describer:
             self.failed += 1
             return None
         if not draft.tgid:
-            self._gone_infos[shared.removeprefix("comm:")] = info
+            self._gone_infos[shared] = info
         return info
 
     def _retire(self, gone: set[int]) -> None:
@@ -244,25 +261,27 @@ class Describer:
             profiles.order_of(base(p.exe)),
         )
 
-    def _describe(self, tgid: int, comm: str) -> ProcessInfo:
+    def _describe(self, tgid: int, comm: str, cgroup_id: int) -> ProcessInfo:
         seen = self._see(tgid, comm)
         if seen is None:
             self.gone += 1
-            return self._by_comm(tgid, comm)
+            return self._by_comm(tgid, comm, cgroup_id)
+        if cgroup_id and not seen.place.container:  # it may have ended while it was looked at
+            told = self._cgroups.place(cgroup_id)
+            seen = seen._replace(place=told) if told.container else seen
         self._remember(tgid, seen.stat.life)
         return self._finish(self._draft(tgid, comm, seen))
 
-    def _by_comm(self, tgid: int, comm: str) -> ProcessInfo:
-        """Of a process of which nothing is known but the name."""
-        known = self._gone_infos.get(comm)
+    def _by_comm(self, tgid: int, comm: str, cgroup_id: int) -> ProcessInfo:
+        """Of a process of which nothing is known but the name, and perhaps the container."""
+        place = self._cgroups.place(cgroup_id)
+        shared = f"comm:{comm}" if not place.container else f"comm:{comm}:{place.container}"
+        known = self._gone_infos.get(shared)
         if known is not None and tgid not in self._hidden:
             return known
-        facts: dict[str, Value] = {"service.instance.id": self._host}
         name = clean(comm)
-        if name:
-            facts["process.executable.name"] = name
+        facts: dict[str, Value] = {"process.executable.name": name} if name else {}
         hidden = tgid in self._hidden
-        keep = not hidden and len(self._gone_infos) < GONE_MAX
         draft = _Draft(
             0,
             "",
@@ -270,14 +289,21 @@ class Describer:
             names.name_of_comm(comm),
             Stated("", {}),
             facts,
-            cgroup.Place(),
-            "" if hidden else f"comm:{comm}",
+            place,
+            "" if hidden else shared,
             loop=profiles.is_loop_comm(comm),
         )
-        info = msgspec.structs.replace(self._finish(draft, keep=keep), tgid=tgid, hidden=hidden)
-        if keep:
-            self._gone_infos[comm] = info
+        info = msgspec.structs.replace(self._finish(draft, keep=not hidden), tgid=tgid, hidden=hidden)
+        if not hidden:
+            if len(self._gone_infos) >= GONE_MAX:
+                self._let_go(next(iter(self._gone_infos)))
+            self._gone_infos[shared] = info
         return info
+
+    def _let_go(self, shared: str) -> None:
+        self._gone_infos.pop(shared, None)
+        if self._drafts.pop(shared, None) is not None and self._tags is not None:
+            self._tags.retire(shared)
 
     def _finish(self, draft: _Draft, *, keep: bool = True) -> ProcessInfo:
         """With the tags of now."""
@@ -315,7 +341,7 @@ class Describer:
         """
         attributes: dict[str, Value] = {
             "service.name": "",  # first, for people
-            "service.instance.id": f"{self._host}:{draft.tgid}",
+            "service.instance.id": f"{self._host}:{draft.tgid}" if draft.tgid else self._host,
             **self._found,
             **{key: clean(value, 1024) for key, value in tags.items()},
             **self._configured,

@@ -236,12 +236,17 @@ def _exe_key(name: str) -> bytes:
 
 
 def _cgroup_id(path: str) -> int:
+    return cgroup_folder(path).stat().st_ino
+
+
+def cgroup_folder(path: str) -> Path:
+    """The folder of a control group of version 2, by its path or that below /sys/fs/cgroup. Raises CaptureError."""
     tried = [Path(path)]
     if not path.startswith("/sys/fs/cgroup"):
         tried += [root / path.lstrip("/") for root in map(Path, ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"))]
     for candidate in tried:
         if candidate.is_dir() and (candidate / "cgroup.procs").exists():
-            return candidate.stat().st_ino
+            return candidate
     raise CaptureError(f"filter cgroup: {path} is no cgroup of version 2 (looked in {', '.join(map(str, tried))})")
 
 

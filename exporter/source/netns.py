@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,6 +38,26 @@ def find() -> dict[int, str]:
                 out.setdefault(int(link[5:-1]), path)
     for inode, path in mounts().items():
         out.setdefault(inode, path)
+    return out
+
+
+def used_by(cgroups: Iterable[Path]) -> dict[int, str]:
+    """Inode number -> a path that leads to it, of each network namespace that a process of these control groups (of
+    version 2), or of those below them, is in.
+    """
+    out: dict[int, str] = {}
+    for top in cgroups:
+        for folder, _, _ in os.walk(top):
+            try:
+                pids = Path(folder, "cgroup.procs").read_text().split()
+            except OSError:
+                continue  # gone
+            for pid in pids:
+                path = f"/proc/{pid}/ns/net"
+                try:
+                    out.setdefault(os.stat(path).st_ino, path)
+                except OSError:
+                    continue  # it has ended, or is not of our namespace of processes ("0")
     return out
 
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zerospan.exporter.source import bpf, interfaces, nic_attach, own
-from zerospan.exporter.source.capture import Capture, CaptureError, netns_inode, object_path
+from zerospan.exporter.source.capture import Capture, CaptureError, cgroup_folder, netns_inode, object_path
 from zerospan.exporter.source.interfaces import Interface, Link
-from zerospan.exporter.source.netns import CLONE_NEWNET, Namespace, find, initial, libc, mounts, name_of
+from zerospan.exporter.source.netns import CLONE_NEWNET, Namespace, find, initial, libc, mounts, name_of, used_by
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +116,7 @@ class Nics:
     """The watched interfaces.
 
     `capture`: whose ring and counters are used; `netns`: names, paths or "self": only these namespaces, empty: all;
+    `cgroup`: only namespaces that a process of these control groups is in now, empty: all;
     `share`: of the connections that are told, in (0, 1]; `way`: one of nic_attach.WAYS or "auto"; `lo`: loopback
     devices, too; `flows`: connections remembered, over all points; `each`: as on kernels before 6.2.
     start() returns when all interfaces that were there are watched. Raises CaptureError.
@@ -126,6 +127,7 @@ class Nics:
         capture: Capture,
         *,
         netns: tuple[str, ...] = (),
+        cgroup: tuple[str, ...] = (),
         share: float = 1.0,
         way: str = "auto",
         lo: bool = False,
@@ -135,6 +137,7 @@ class Nics:
         if not 0 < share <= 1:
             raise CaptureError(f"capture.nic: a share is more than 0 and at most 1, not {share}")
         self._only = frozenset(netns_inode(name) for name in netns)
+        self._cgroups = tuple(cgroup_folder(path) for path in cgroup)
         self._ways = WAYS if way == "auto" else (way,)
         self._lo = lo
         self._programs = Programs(capture.shared(), share, flows, each)
@@ -242,7 +245,7 @@ class Nics:
                 self._detach(place, ifindex)
 
     def _look_for_namespaces(self) -> None:
-        there = find()
+        there = used_by(self._cgroups) if self._cgroups else find()
         for inode in self._places.keys() - there.keys():
             self._close(self._places[inode])
         for inode in there.keys() - self._places.keys():

@@ -39,7 +39,7 @@ RECORD, TICK, SETTLE, EXPIRE, FORGET, PROCESS, FINISH, END = range(1, 9)
 FRAME = struct.Struct("<II")
 ONE, TWO = struct.Struct("<Q"), struct.Struct("<Qq")
 
-Describe = Callable[[int, str], ProcessInfo]
+Describe = Callable[[int, str, int], ProcessInfo]  # tgid, comm, cgroup id
 
 
 class ReplayError(Exception):
@@ -83,8 +83,8 @@ class Tape:
     def describing(self, describe: Describe) -> Describe:
         """`describe`, with each answer written down."""
 
-        def described(tgid: int, comm: str) -> ProcessInfo:
-            info = describe(tgid, comm)
+        def described(tgid: int, comm: str, cgroup_id: int = 0) -> ProcessInfo:
+            info = describe(tgid, comm, cgroup_id)
             self._write(PROCESS, msgspec.msgpack.encode((tgid, comm, info)))
             return info
 

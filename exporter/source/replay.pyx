@@ -159,7 +159,7 @@ cdef class Replay(Source):
             return kind, self.now, [tgid for (tgid,) in struct.iter_unpack("<I", body[:len(body) & ~3])]
         return None
 
-    def describe(self, tgid, comm):
+    def describe(self, tgid, comm, cgroup_id=0):
         """What was said of the process at this point of the recording."""
         known = self.processes.get((tgid, comm))
         if not known:

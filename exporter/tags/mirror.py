@@ -56,6 +56,7 @@ class Mirror:
         """A TagUpdate. Raises KeyError if it refers to a set that was not told: all has to be told anew."""
         if update.reset:
             self._fresh = set()
+            self.prune()  # from here on the stream tells every set anew; later it would miss those that it has told
         self.in_sync = update.in_sync
         for s in update.sets:
             self._put_set(s.id, s.base, s.tags)
@@ -70,7 +71,6 @@ class Mirror:
             fresh, self._fresh = self._fresh, None
             for key in self._bindings.keys() - fresh:
                 self.forget(key)
-            self.prune()
 
     def forget(self, key: bytes) -> None:
         """A key that is of no more interest, or that the enricher no longer tells."""
@@ -120,12 +120,15 @@ class Mirror:
         return key in self._bindings
 
     def find(self, key: bytes, at_ns: int = 0) -> dict[str, str] | None:
-        """The key's tags at that time (Unix ns; 0: now); None if none are known."""
+        """The key's tags at that time (Unix ns; 0: now); None if none are known. A container's and a pod's ids are
+        never given again: what they were last holds for what they have left behind.
+        """
         at_ns = at_ns or time.time_ns()
-        for at, since, until in self._bindings.get(key, ()):
+        pieces = self._bindings.get(key, ())
+        for at, since, until in pieces:
             if since <= at_ns and (not until or at_ns < until):
                 return self._flat(at)
-        return None
+        return self._flat(pieces[-1][0]) if pieces and key[:1] in (b"c", b"u") else None
 
     # -- inside
 

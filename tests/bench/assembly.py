@@ -205,7 +205,7 @@ def open_requests(n: int, *, shared: bool) -> float:
     source = Records(1 << 30)
     engine = Engine(
         source,
-        lambda tgid, comm: describe(known[tgid]),
+        lambda tgid, comm, _: describe(known[tgid]),
         mask=False,
         registry_bytes=1 << 30,
         max_open_bytes=1 << 30,

@@ -56,8 +56,8 @@ def engine(source: Records, shared: Shared | None) -> Engine:
     known = {p.tgid: p for p in (CLIENT, SERVER)}
     # held for as long as it takes: the records' own times are no matter here
     return Engine(
-        source, lambda tgid, comm: describe(known[tgid]), mask=False, registry_bytes=1 << 30, hold_s=60, max_hold_s=60,
-        hold_bytes=1 << 30, shared=shared,
+        source, lambda tgid, comm, _: describe(known[tgid]), mask=False, registry_bytes=1 << 30, hold_s=60,
+        max_hold_s=60, hold_bytes=1 << 30, shared=shared,
     )  # fmt: skip
 
 

@@ -12,9 +12,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import kube_chart
 import pytest
 from kube_cluster import ROOT, Cluster, default_name
 from kube_daemon import KubeError
+from kube_truth import Truth
+from sharing import store
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # for `backends`, which is no part of the installed package
@@ -77,3 +80,23 @@ def deployed(cluster: Cluster) -> Cluster:
         )
         cluster.wait_rollout(*kinds.split(), namespace=namespace)
     return cluster
+
+
+@pytest.fixture(scope="session")
+def chart(deployed: Cluster, stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[kube_chart.Chart]:
+    """Our Helm chart, installed: agents on both nodes send spans to Tempo, logs to Loki, share a Redis; Prometheus
+    scrapes them. All tests share it; who changes it, changes it back.
+    """
+    with store(tmp_path_factory.mktemp("redis"), "--protected-mode", "no") as redis:
+        values = kube_chart.values_for(deployed, stack, redis)
+        with kube_chart.installed(deployed, values) as running:
+            stack.scrape(running.targets())
+            yield running
+            stack.scrape([])
+
+
+@pytest.fixture(scope="session")
+def truth(chart: kube_chart.Chart) -> Iterator[Truth]:
+    """What the API server says of all pods, from here on."""
+    with Truth(chart.cluster) as told:
+        yield told

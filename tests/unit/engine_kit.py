@@ -172,7 +172,7 @@ class Rig:
         self.done = False
         self.unique = True  # whether two spans with one id are an error of the engine
 
-    def describe(self, tgid: int, comm: str) -> ProcessInfo:
+    def describe(self, tgid: int, comm: str, cgroup_id: int = 0) -> ProcessInfo:
         return describe(self.known.get(tgid) or Process(tgid, "unknown"))
 
     def push(self, records: list[Record] | list[bytes]) -> None:

@@ -298,10 +298,11 @@ class Socket:
         self.conn_id = self.conn_id or self.kernel.new_id()
         address, port = other or self.peer or ("0.0.0.0", 0)
         payload = data[: self.kernel.capture]
+        family = AF_INET6 if ":" in (address if other else self.local[0]) else AF_INET
         emitted = self.kernel.emit(
             "zs_dgram", t, self.conn_id, payload, dir=direction, flags=F_CUT if len(payload) < len(data) else 0,
             tgid=self.process.tgid, tid=tid or self.tid, netns=1, len=len(data), local_port=self.local[1],
-            remote_port=port, family=AF_INET, local_addr=packed(self.local),
+            remote_port=port, family=family, local_addr=packed(self.local),
             remote_addr=packed((address, port)), comm=self.process.comm.encode(),
         )  # fmt: skip
         if not emitted:

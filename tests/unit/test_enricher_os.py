@@ -125,6 +125,11 @@ def test_a_container_stands_on_its_pod_as_soon_as_anybody_tells(root: Path, sour
     changed = store.make({"k8s.pod.name": "cart-0", "k8s.pod.uid": UID, "k8s.pod.label.tier": "front"})
     store.put(keys.pod(UID), changed, layer=Layer.KUBELET, since_ns=time.time_ns())
     wait(lambda: tags(store, keys.container(ID)).get("k8s.pod.label.tier") == "front")
+    # what it was holds when its pod is no more
+    store.end(keys.pod(UID), layer=Layer.KUBELET)
+    store.put(keys.pod("other"), changed, layer=Layer.KUBELET, since_ns=1)
+    time.sleep(0.1)
+    assert tags(store, keys.container(ID)).get("k8s.pod.label.tier") == "front"
     # what knows better wins
     better = store.make({"k8s.pod.name": "cart-0", "k8s.container.name": "app"})
     store.put(keys.container(ID), better, layer=Layer.KUBERNETES, since_ns=1)

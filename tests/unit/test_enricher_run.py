@@ -271,6 +271,23 @@ def test_a_nodes_enricher_follows_a_clusters(tmp_path: Path) -> None:
             until(lambda: node.store.find(far[0]) is None)
 
 
+def test_what_is_asked_for_again_is_told_again(tmp_path: Path) -> None:
+    """By an agent that was restarted: upstream tells the same as before, which had ended here with the agent."""
+    cluster = TagStore()
+    far = put_pod(cluster, "n2", "pay", "10.0.0.8")
+    port = free_port()
+    node = run.build(config(tmp_path, **{"upstream.address": f"127.0.0.1:{port}"}))
+    assert node.upstream is not None
+    node.upstream._client._backoff_s = (0.05, 0.2)
+    with serving(cluster, [f"127.0.0.1:{port}"]) as upstream, running(node):
+        for _ in range(3):
+            with Follower(f"unix:{tmp_path}/s", "n1") as agent:
+                agent.want([far[0]])
+                until(lambda agent=agent: agent.find(far[0]))
+                assert far[0] not in node.store.of_node("n1")
+            until(lambda: upstream.stats().wanted == 1 and node.store.find(far[0]) is None)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

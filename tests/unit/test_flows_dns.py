@@ -65,6 +65,17 @@ def test_both_ends(rig: RigMaker) -> None:
     assert client.attributes["service.peer.name"] == "dnsmasq"
 
 
+def test_a_socket_of_ipv6_speaks_ipv4_too(rig: RigMaker) -> None:
+    """As a server at [::]:53 does, which learns who asks when it answers."""
+    r = rig(DNSMASQ)
+    server = Socket(r.kernel, DNSMASQ, 20, ("::", 53))
+    asked = [("fd00::9", 40000), ("10.244.1.9", 40001), ("fd00::a", 40002)]
+    for number, client in enumerate(asked):
+        server.recv(query(number, "db.shop"), START + number * S, client if number == 2 else None)
+        server.send(reply(number, "db.shop"), START + number * S + MS, client)
+    assert [(s.attributes["client.address"], s.attributes["client.port"]) for s in r.finish()] == asked
+
+
 def test_two_questions_from_one_socket(rig: RigMaker) -> None:
     """getaddrinfo() asks for A and AAAA at once; answers come in any order, with any result."""
     r = rig(APP, DNSMASQ)

@@ -48,7 +48,7 @@ def test_each_of_many_clients_of_one_datagram_socket_is_named(rig: RigMaker) -> 
 class Waiting(Tagged):
     """The enricher has still to say what the containers are."""
 
-    def describe(self, tgid: int, comm: str) -> ProcessInfo:
+    def describe(self, tgid: int, comm: str, cgroup_id: int = 0) -> ProcessInfo:
         return msgspec.structs.replace(super().describe(tgid, comm), waits=1)
 
 

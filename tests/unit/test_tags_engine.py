@@ -128,7 +128,7 @@ class Tagged(Rig):
 
     tags: dict[str, dict[str, str]] = {}
 
-    def describe(self, tgid: int, comm: str) -> ProcessInfo:
+    def describe(self, tgid: int, comm: str, cgroup_id: int = 0) -> ProcessInfo:
         info = describe(self.known[tgid])
         attributes = {"service.name": info.service, **self.tags.get(info.service, {})}
         namespace = str(attributes.get("service.namespace", ""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,20 @@ def test_a_pod_without_its_container_has_the_pods_tags(agent: Agent) -> None:
     info = agent.describe(7)
     assert decoded(info.resource).items() >= POD_TAGS.items()
     assert "k8s.container.name" not in decoded(info.resource)
+
+
+def test_what_a_container_was_holds_when_it_has_ended(agent: Agent) -> None:
+    """Its last spans are still on hold, and its id is nobody else's."""
+    put_all(agent.world)
+    agent.turn()
+    agent.proc.add(7, cgroup=CGROUP)
+    before = agent.describe(7)
+    now = time.time_ns()
+    agent.world.put(keys.container(ID), CONTAINER_TAGS, node=NODE, until_ns=now - 1)
+    agent.world.put(keys.pod(UID), POD_TAGS, node=NODE, until_ns=now - 1)
+    agent.turn()
+    agent.again()
+    assert agent.describe(7) == before
 
 
 def test_a_process_of_the_host_has_the_nodes_tags(agent: Agent) -> None:
@@ -252,3 +267,20 @@ def test_processes_that_are_one_instance_have_one_target_info() -> None:
     mine = [d for d in found if d["job"] == "prod/cart"]
     assert mine == [{"job": "prod/cart", "instance": "prod.cart-1.app", "process_pid": str(first)}]
     assert len(found) == 2
+
+
+def test_series_under_a_former_name_still_have_a_target_info() -> None:
+    """A process whose tags came late: what was counted before joins, with the tags of now."""
+    f = Feeder()
+    proc = f.process("curl", series=b'job="curl",instance="n1:7"')
+    f.observe(proc)
+    f.red.set_target_info(proc, b'process_pid="7"')
+    f.observe(proc)
+    f.red.rename(proc, b'job="shop/asks",instance="shop.asks-1.curl"', b'k8s_pod_name="asks-1"')
+    f.red.rename(proc, b'job="shop/asks",instance="shop.asks-1.curl"', b'k8s_pod_name="asks-1",k="v"')
+    told = map(dict, find(Exposition(f.red).render(), "target_info"))
+    found = {labels["job"]: labels["k8s_pod_name"] for labels in told}
+    assert found == {"curl": "asks-1", "shop/asks": "asks-1"}
+    for i in range(3000):  # bounded: the oldest of the former names give way
+        f.red.rename(proc, b'job="j%d",instance="i"' % i, b"")
+    assert len(find(Exposition(f.red).render(), "target_info")) == 1025

@@ -6,6 +6,7 @@ be too old, too: the list begins anew. What cannot be decoded is counted and lef
 longer than bookmarks would be is taken for dead.
 """
 
+import logging
 import random
 import threading
 import time
@@ -18,6 +19,8 @@ import msgspec
 
 from zerospan.enricher.sources.kubernetes.client import Access, ApiError, Client
 from zerospan.enricher.sources.kubernetes.model import Event, List, Partial, Status
+
+log = logging.getLogger(__name__)
 
 PARTIAL = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1,application/json"
 SILENCE_S = 150.0  # bookmarks come once a minute
@@ -88,6 +91,7 @@ class Reflector:
         self._version = ""
         self.in_sync = False
         self.away = False  # the server refuses this kind: nothing is known of it
+        self._told = ""  # what was said of that
         self.heard = time.monotonic()
         self.connected = False
         self.changes = self.errors = self.resyncs = 0
@@ -143,6 +147,7 @@ class Reflector:
                     self.away = True
                     self.forbidden += e.status == 403
                     self.absent += e.status == 404
+                    self._lacks(str(e))
                     pause = AWAY_S
             except (OSError, HTTPException, msgspec.DecodeError) as e:
                 self._failed(e)
@@ -162,6 +167,12 @@ class Reflector:
         if not self._stop.is_set():
             self.errors += 1
             self.last_error = f"{self.name}: {type(e).__name__ if not str(e) else e}"
+
+    def _lacks(self, why: str) -> None:
+        """Says once what is refused, and what of."""
+        if why != self._told:
+            self._told = why
+            log.warning("kubernetes: %s: %s; what they tell is missing, it is asked for again", self.name, why)
 
     def _alive(self) -> None:
         self.heard = time.monotonic()
@@ -219,6 +230,7 @@ class Reflector:
         }
         for lines in self._client.lines(self._path, query, self._silence_s, self._watch_accept):
             self._alive()
+            self._told = ""
             with self._handler.batch():
                 for line in lines:
                     if line:
