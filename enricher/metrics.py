@@ -101,7 +101,7 @@ class Exposition(Collector):
             "keys", "Keys known, by kind.", [({"kind": name}, counts.get(chr(k[0]), 0)) for k, name in KINDS.items()]
         )
         yield gauge("keys_ended", "Keys that have ended and are kept for late spans.", [({}, counts["ended"])])
-        yield gauge("sets", "Tag sets known.", [({}, counts["sets"])])
+        yield gauge("sets", "Tag sets that many things share.", [({}, counts["sets"])])
         yield counter("changes", "Changed keys.", [({}, self._store.revision)])
         yield counter("keys_refused", "Keys that found no room (limits.max_keys).", [({}, self._store.refused)])
         yield counter("keys_evicted", "Ended keys that left early for want of room.", [({}, self._store.evicted)])
