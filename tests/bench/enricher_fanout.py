@@ -10,11 +10,13 @@ change is from its put to the moment at which a subscriber has its bytes, both o
 
 import argparse
 import asyncio
+import atexit
 import json
 import multiprocessing
 import os
 import random
 import resource
+import shutil
 import sys
 import time
 from multiprocessing.connection import Connection
@@ -199,6 +201,7 @@ def main() -> None:
     args = parser.parse_args()
     leave_on_sigterm()
     os.makedirs(args.folder)
+    atexit.register(shutil.rmtree, args.folder, ignore_errors=True)
     context = multiprocessing.get_context("spawn")
     mine, its = context.Pipe()
     enricher = context.Process(target=serve, args=(its, args), daemon=True)
@@ -252,7 +255,6 @@ def main() -> None:
     mine.send("stop")
     enricher.join(15)
     clients.kill()
-    os.rmdir(args.folder)
     text = json.dumps(result, indent=2)
     print(text)
     if args.json:
