@@ -100,8 +100,9 @@ class Chart:
         )
 
     def uninstall(self) -> None:
-        helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", kubeconfig=self.cluster.kubeconfig)
-        self.cluster.kubectl("delete", "namespace", NAMESPACE)
+        """Does not wait for the pods' end."""
+        helm("uninstall", RELEASE, "--namespace", NAMESPACE, kubeconfig=self.cluster.kubeconfig)
+        self.cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
 
     def pod(self, node: str) -> str:
         """Name of the agent's pod of a node."""
