@@ -138,7 +138,7 @@ class Chart:
     def ask_enricher(self, pod: dict[str, Any], path: str, *options: str) -> str:
         """A page of one of the cluster's enrichers, by TLS, from its node."""
         node, address = self.cluster.nodes[pod["spec"]["nodeName"]], pod["status"]["podIP"]
-        argv = ["curl", "-sS", "--noproxy", "*", "--max-time", "5", "--cacert", self.cluster.pki.ca]
+        argv: list[str | Path] = ["curl", "-sS", "--noproxy", "*", "--max-time", "5", "--cacert", self.cluster.pki.ca]
         return node.run(
             [*argv, "--connect-to", f"{SERVICE}:9465:{address}:9465", *options, f"https://{SERVICE}:9465{path}"]
         )
