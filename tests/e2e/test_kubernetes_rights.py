@@ -114,8 +114,8 @@ def test_kubelets_show_their_pods_to_the_node_account_alone(
     for node in chart.cluster.nodes.values():
         for path in ("/pods", "/runningpods/", "/metrics", "/logs/", "/configz", "/exec/zerospan/POD/agent?command=id"):
             url = f"https://{node.address}:10250{path.replace('POD', pods[node.name])}"
-            argv: list[str | Path] = [*CURL, "-o", "/dev/null", "--write-out", "%{http_code}", "--cacert", chart.cluster.pki.ca,
-                    "-H", f"Authorization: Bearer {tokens[account]}", url]  # fmt: skip
+            argv: list[str | Path] = [*CURL, "-o", "/dev/null", "--write-out", "%{http_code}"]
+            argv += ["--cacert", chart.cluster.pki.ca, "-H", f"Authorization: Bearer {tokens[account]}", url]
             wanted = "200" if account == "zerospan-node" and path in ("/pods", "/runningpods/") else "403"
             assert node.run(argv) == wanted, (account, path)
 
