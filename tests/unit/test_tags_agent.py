@@ -46,7 +46,7 @@ def test_each_of_many_clients_of_one_datagram_socket_is_named(rig: RigMaker) -> 
 
 
 def test_a_client_on_another_host_whose_socket_has_no_address() -> None:
-    """Its agent tells 0.0.0.0, as a socket has that sendto(2) is called with: the address that the server saw counts."""
+    """Its agent tells 0.0.0.0, as a socket of sendto(2) has: the address that the server saw counts."""
     w = World(START + WALL, unused_s=86400)
     w.pod("10.0.0.5", "asker")
     hosts = Hosts(Tagged, 2, processes=(APP, RESOLVER), peers=w.table)
