@@ -30,7 +30,7 @@ from zerospan.exporter.link.sequences cimport Sequences
 from zerospan.exporter.link.shared_codec cimport Points as SharedPoints
 from zerospan.exporter.proto.cursor cimport Slice
 from zerospan.exporter.tags.peer cimport Peer
-from zerospan.exporter.tags.table cimport NOT_ANSWERED, NOTHING_KNOWN, PeerTable
+from zerospan.exporter.tags.table cimport NOT_ANSWERED, NOT_ASKED, NOTHING_KNOWN, PeerTable
 from zerospan.exporter.encode.batch import BatchEncoder
 from zerospan.exporter.process.network import NETWORK
 from zerospan.exporter.selfmon.counters import DROPS, NAMES
@@ -381,6 +381,7 @@ cdef class Engine:
         """The process is exact; without it, the end's own address (told by the other end's agent, or seen here), then the one that
         this end spoke with, at the span's time. What stands for others (a Service) is never taken for them."""
         cdef const Peer *at
+        cdef const Peer *other
         cdef EndAddress end
         cdef uint64_t when = r.start_ns + c.wall_offset
         cdef uint8_t finding
@@ -397,11 +398,15 @@ cdef class Engine:
             c.via = at
             at = NULL
         if c.who == NULL:
+            memset(&end, 0, sizeof(EndAddress))
             if told != NULL and told.family:
-                at = self.peers.find(told.family, told.addr, told.port, r.transport, when, server)
+                end = told[0]
             elif r.n[STR_PEER] == sizeof(EndAddress):
                 memcpy(&end, span_str(r, STR_PEER).p, sizeof(EndAddress))
-                at = self.peers.find(end.family, end.addr, end.port, r.transport, when, server)
+            if end.family:
+                other = self.peers.find(end.family, end.addr, end.port, r.transport, when, server)
+                if self.peers.finding != NOT_ASKED:   # else no address: a datagram's socket need not have one
+                    at = other
             if at != NULL and not at.stands_for:
                 c.who = at
         if peer != NULL and c.who == NULL:

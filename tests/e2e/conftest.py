@@ -90,7 +90,7 @@ def chart(deployed: Cluster, stack: Stack, tmp_path_factory: pytest.TempPathFact
     with store(tmp_path_factory.mktemp("redis"), "--protected-mode", "no") as redis:
         values = kube_chart.values_for(deployed, stack, redis)
         with kube_chart.installed(deployed, values) as running:
-            stack.scrape(running.targets())
+            stack.scrape(running.targets(), honor_labels=True)
             yield running
             stack.scrape([])
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
 from kube_chart import CHART, NAMESPACE, Chart, helm
@@ -57,7 +57,7 @@ def test_helm_finds_no_fault() -> None:
     assert "0 chart(s) failed" in helm("lint", "--strict", CHART)
 
 
-WRONG = {
+WRONG: dict[str, list[Any]] = {
     "agent.nic": [2, "on", -1],
     "agent.metricsPort": [0, "http", 70000],
     "agent.unknown": [1],
@@ -121,14 +121,14 @@ def test_the_programs_read_what_the_chart_writes(values: Json, tmp_path: Path) -
         ("cluster", cluster["enricher.yaml"]),
     ):
         (tmp_path / f"{name}.yaml").write_text(text)
-    agent = agent_config.load(tmp_path / "agent.yaml", env=variables(objects, "agent"))
+    agent = agent_config.load(str(tmp_path / "agent.yaml"), env=variables(objects, "agent"))
     assert agent.enricher.address == "unix:///run/zerospan/enricher.sock"
     assert agent.capture.nic == values.get("agent", {}).get("nic", 0)
-    beside = enricher_config.load(tmp_path / "node.yaml", env=variables(objects, "enricher"))
+    beside = enricher_config.load(str(tmp_path / "node.yaml"), env=variables(objects, "enricher"))
     assert beside.scope == "node" and beside.upstream is not None
     service = one(objects, "Service", "zs-zerospan-enricher")
     assert beside.upstream.address == f"zs-zerospan-enricher.somewhere.svc:{service['spec']['ports'][0]['port']}"
-    for_all = enricher_config.load(tmp_path / "cluster.yaml", env={})
+    for_all = enricher_config.load(str(tmp_path / "cluster.yaml"), env={})
     assert for_all.scope == "cluster" and for_all.sources.kubernetes.enabled
     if values:
         assert agent.filter.cgroup == agent.capture.nic_cgroup == ("/sys/fs/cgroup/nodes/n1",)

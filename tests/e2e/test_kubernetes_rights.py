@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kube_api import Api, kubeconfig
@@ -57,7 +58,7 @@ def test_nothing_more_is_granted(account: str, admin: Api) -> None:
     assert {right for right in may if not admin.may(anyone, right[0], *right[1:])} == GRANTED[account]
 
 
-REAL = {
+REAL: dict[str, tuple[str, str, Any]] = {
     "read a secret": ("GET", f"/api/v1/namespaces/{NAMESPACE}/secrets/zerospan-token", None),
     "list secrets": ("GET", "/api/v1/secrets", None),
     "list config maps": ("GET", "/api/v1/configmaps", None),
@@ -113,8 +114,8 @@ def test_kubelets_show_their_pods_to_the_node_account_alone(
     for node in chart.cluster.nodes.values():
         for path in ("/pods", "/runningpods/", "/metrics", "/logs/", "/configz", "/exec/zerospan/POD/agent?command=id"):
             url = f"https://{node.address}:10250{path.replace('POD', pods[node.name])}"
-            argv = [*CURL, "-o", "/dev/null", "--write-out", "%{http_code}", "--cacert", chart.cluster.pki.ca,
-                    "-H", f"Authorization: Bearer {tokens[account]}", url]  # fmt: skip
+            argv: list[str | Path] = [*CURL, "-o", "/dev/null", "--write-out", "%{http_code}"]
+            argv += ["--cacert", chart.cluster.pki.ca, "-H", f"Authorization: Bearer {tokens[account]}", url]
             wanted = "200" if account == "zerospan-node" and path in ("/pods", "/runningpods/") else "403"
             assert node.run(argv) == wanted, (account, path)
 

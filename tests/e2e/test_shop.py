@@ -111,7 +111,7 @@ def test_prometheus_has_red_and_edges(run: Run, stack: Stack) -> None:
                               until=lambda rows: bool(rows) and float(rows[0]["value"][1]) == expected)  # fmt: skip
         assert float(answer[0]["value"][1]) == expected, query
 
-    total('sum(http_server_request_duration_seconds_count{$i,job="nginx"})', door)
+    total('sum(http_server_request_duration_seconds_count{$i,exported_job="nginx"})', door)
     edges = Counter((s["service"], s["attributes"].get("service.peer.name")) for s in run.spans if s["kind"] == 3)
     for client, server in (("nginx", "shop"), ("shop", "catalog"), ("pricing", "postgresql"), ("catalog", "redis")):
         query = f'sum(traces_service_graph_request_total{{instance="{instance}",client="{client}",server="{server}"}})'

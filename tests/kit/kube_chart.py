@@ -100,8 +100,9 @@ class Chart:
         )
 
     def uninstall(self) -> None:
-        helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", kubeconfig=self.cluster.kubeconfig)
-        self.cluster.kubectl("delete", "namespace", NAMESPACE)
+        """Does not wait for the pods' end."""
+        helm("uninstall", RELEASE, "--namespace", NAMESPACE, kubeconfig=self.cluster.kubeconfig)
+        self.cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
 
     def pod(self, node: str) -> str:
         """Name of the agent's pod of a node."""
@@ -137,7 +138,7 @@ class Chart:
     def ask_enricher(self, pod: dict[str, Any], path: str, *options: str) -> str:
         """A page of one of the cluster's enrichers, by TLS, from its node."""
         node, address = self.cluster.nodes[pod["spec"]["nodeName"]], pod["status"]["podIP"]
-        argv = ["curl", "-sS", "--noproxy", "*", "--max-time", "5", "--cacert", self.cluster.pki.ca]
+        argv: list[str | Path] = ["curl", "-sS", "--noproxy", "*", "--max-time", "5", "--cacert", self.cluster.pki.ca]
         return node.run(
             [*argv, "--connect-to", f"{SERVICE}:9465:{address}:9465", *options, f"https://{SERVICE}:9465{path}"]
         )

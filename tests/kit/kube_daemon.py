@@ -93,12 +93,14 @@ class Daemon:
 
 
 def started_at(pid: int) -> int | None:
-    """Start time of a living process in clock ticks after boot (field 22 of proc(5) stat); None for zombies, too."""
+    """Start time of a living process in clock ticks after boot (field 22 of proc(5) stat); None for zombies, too, once
+    all their threads have ended (these hold the sockets)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        threads = len(os.listdir(f"/proc/{pid}/task"))
     except (OSError, ValueError):
         return None
-    return None if fields[0] == "Z" else int(fields[19])
+    return None if fields[0] == "Z" and threads <= 1 else int(fields[19])
 
 
 def run(argv: Sequence[str | Path], *, stdin: str | None = None, check: bool = True, timeout_s: float = 120.0) -> str:

@@ -210,7 +210,7 @@ class Truth:
         self.seen_at.setdefault(uid, time.time())
 
     def _run(self) -> None:
-        argv = [
+        argv: list[str | Path] = [
             PROGRAMS / "kubectl",
             "--kubeconfig",
             self.cluster.kubeconfig,

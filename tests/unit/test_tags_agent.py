@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from engine_kit import CLIENT, MS, START, WALL, RigMaker, engines
+from engine_kit import CLIENT, MS, SERVER, START, WALL, RigMaker, engines
 from engine_wire import Process, Socket
 from shared_kit import Hosts
 from tags_kit import NODE, World
@@ -43,6 +43,28 @@ def test_each_of_many_clients_of_one_datagram_socket_is_named(rig: RigMaker) -> 
     assert {s.path: s.attributes.get("service.peer.name") for s in r.spans} == {
         f"name{i}.test": f"client{i}" for i in range(1, 6)
     }
+
+
+def test_a_client_on_another_host_whose_socket_has_no_address() -> None:
+    """Its agent tells 0.0.0.0, as a socket of sendto(2) has: the address that the server saw counts."""
+    w = World(START + WALL, unused_s=86400)
+    w.pod("10.0.0.5", "asker")
+    hosts = Hosts(Tagged, 2, processes=(APP, RESOLVER), peers=w.table)
+    asks, serves = hosts.hosts
+    client = Socket(asks.rig.kernel, APP, 10, ("0.0.0.0", 40000), ("10.0.9.9", 53))
+    server = Socket(serves.rig.kernel, RESOLVER, 20, ("10.0.9.9", 53))
+    here, there = hosts.t + asks.skew, hosts.t + serves.skew
+    client.send(query(7, "db.test"), here)
+    server.recv(query(7, "db.test"), there + MS)
+    server.send(reply(7, "db.test"), there + 2 * MS, ("10.0.0.5", 40000))
+    client.recv(reply(7, "db.test"), here + 3 * MS)
+    for _ in range(40):
+        hosts.run(0.1)
+        w.turn()
+    spans = hosts.spans()
+    assert len(spans) == 2 and len({span.trace_id for span in spans}) == 1, "the two ends know of one another"
+    (answered,) = (span for span in spans if span.kind == SERVER)
+    assert answered.attributes["zerospan.peer.k8s.pod.name"] == "asker"
 
 
 class Waiting(Tagged):

@@ -139,13 +139,17 @@ class Stack(Queries):
         sees parts of a trace that came seconds apart as one trace only in a completed block."""
         request(f"{self.tempo_url}/flush")
 
-    def scrape(self, targets: Sequence[str]) -> None:
-        """Gives Prometheus these targets (HOST:PORT) instead of the former; it takes them up within 5 s."""
+    def scrape(self, targets: Sequence[str], *, honor_labels: bool = False) -> None:
+        """Gives Prometheus these targets (HOST:PORT) instead of the former; it takes them up within 5 s.
+
+        honor_labels: `job` and `instance` are the services' own; else these are `exported_job`, `exported_instance`.
+        """
         self._targets = list(targets)
         groups = [{"targets": self._targets}] if self._targets else []
-        new = self.data / "targets.json.new"
-        new.write_text(json.dumps(groups))
-        new.replace(self.data / "targets.json")  # Prometheus watches the folder and must not read half a file
+        for name, mine in (("targets.json", not honor_labels), ("honored.json", honor_labels)):
+            new = self.data / f"{name}.new"
+            new.write_text(json.dumps(groups if mine else []))
+            new.replace(self.data / name)  # Prometheus watches the folder and must not read half a file
 
     def _start(self) -> None:
         ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
