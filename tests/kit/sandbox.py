@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[2]
 UID = 60321  # nobody's
 SYS_MOUNT_SETATTR = 442  # x86_64 and arm64
 AT_RECURSIVE, MOUNT_ATTR_RDONLY = 0x8000, 1
@@ -152,9 +153,18 @@ def mounts(told: dict[str, Any], argv: list[str]) -> None:
     mount("none", "/", "", MS_REC | MS_SLAVE)
     for path, folder in told["places"].items():
         mount(folder, path, "", MS_BIND)
-    if _yes(unit, "PrivateTmp"):
-        for path in ("/tmp", "/var/tmp"):
-            mount("tmpfs", path, "tmpfs", MS_NOSUID)
+    temporary = ("/tmp", "/var/tmp") if _yes(unit, "PrivateTmp") else ()
+    home = unit.get("ProtectHome", ["no"])[-1]
+    homes = [path for path in ("/home", "/root", "/run/user") if home == "yes" and os.path.isdir(path)]
+    tree = os.open(ROOT, os.O_PATH)
+    for path in (*temporary, *homes):
+        mount("tmpfs", path, "tmpfs", MS_NOSUID)
+        os.chmod(path, 0o1777 if path in temporary else 0o755)
+    under = [path for path in (*temporary, *homes) if ROOT.is_relative_to(path)]
+    if under:  # the programs to be tried lie where a unit sees nothing; an installed one does not
+        os.makedirs(ROOT, 0o755)
+        mount(f"/proc/self/fd/{tree}", str(ROOT), "", MS_BIND)
+    os.close(tree)
     for key, hidden in (
         ("ProtectKernelTunables", ("/proc/kallsyms", "/proc/kcore")),
         ("ProtectKernelLogs", ("/proc/kmsg",)),
@@ -173,14 +183,12 @@ def mounts(told: dict[str, Any], argv: list[str]) -> None:
         set_read_only("/sys", True)
     if _yes(unit, "ProtectControlGroups"):
         set_read_only("/sys/fs/cgroup", True)
-    home = unit.get("ProtectHome", ["no"])[-1]
-    for path in ("/home", "/root", "/run/user"):
-        if home == "yes" and os.path.isdir(path):
-            mount("tmpfs", path, "tmpfs", MS_RDONLY)
     if _yes(unit, "PrivateDevices"):
         private_devices()
-    for path in (*told["writable"], *(("/tmp", "/var/tmp") if _yes(unit, "PrivateTmp") else ())):
+    for path in (*told["writable"], *temporary):
         set_read_only(path, False)
+    if under:
+        set_read_only(str(ROOT), True)
     os.chdir("/")
     bounding, ambient = (",".join(["-all", *(f"+{w.removeprefix('CAP_').lower()}" for w in words(unit, key))])
                          for key in ("CapabilityBoundingSet", "AmbientCapabilities"))  # fmt: skip

@@ -190,7 +190,8 @@ def test_both_units_together(place: Path, netns: str) -> None:
     (place / "etc/static.yaml").write_text(
         yaml.safe_dump({"entries": [{"nodes": [os.uname().nodename], "tags": {"rack": "r7"}}]})
     )
-    service = subprocess.Popen(inside([sys.executable, "-c", SERVICE]), stderr=subprocess.DEVNULL)
+    python = os.path.realpath(sys.executable)  # not the environment's: another user may not get to our folder
+    service = subprocess.Popen(inside([python, "-c", SERVICE]), stderr=subprocess.DEVNULL)
     run = place / "run"
     try:
         with (
@@ -205,7 +206,7 @@ def test_both_units_together(place: Path, netns: str) -> None:
             assert told.returncode == 0, told.stderr
             tags = json.loads(told.stdout)
             assert tags["service.name"] == "boutique" and tags["rack"] == "r7", tags
-            assert tags["process.executable.path"] == os.path.realpath(sys.executable)
+            assert tags["process.executable.path"] == python
             with running(place, "agent", agent_box.argv(agent_box.start_command(*COMMAND))) as agent_said:
                 assert "WARNING" not in agent_said(), agent_said()
                 ask = [*COMMAND, "status", "--json", "--run-dir", str(run)]
