@@ -18,7 +18,7 @@ demo-bookinfo: setup packages ## Show one whole trace of Istio's Bookinfo: two n
 	@$(ROOT) $(PY) -m demo.bookinfo
 
 packages: ## Debian packages of the demo and the tests: real servers (none is started), wrk and tools
-	@tools/packages.sh wrk iproute2 nftables openssl bpftool procps util-linux curl
+	@tools/packages.sh wrk iproute2 nftables openssl bpftool procps util-linux curl systemd libseccomp2
 	@demo/setup.sh
 	@demo/bookinfo/setup.sh
 
