@@ -199,7 +199,6 @@ def build(config: Config) -> Enricher:
             made.sources[name] = registry.build(name, store, completed(settings, config), own)
     for source in made.sources.values():
         made.answers.update(dict.fromkeys(getattr(source, "answers", ()), getattr(source, "pieces", None)))
-
     introduce(made.sources)
 
     listen = [address for address in (config.listen.grpc,) if address]

@@ -117,7 +117,7 @@ ROWS = (
     ),
     Row("smart_heap_bytes_ratio_20", "", "Prometheus, memory: inline / ours, target_info included", ">= 10"),
     Row("smart_first_us_ratio_20", "", "Prometheus, CPU of new series: inline / ours, target_info included", ">= 10"),
-    Row("smart_otlp_bytes_ratio_20", "", "OTLP, bytes of a span: inline / ours", ">= 10"),
+    Row("smart_otlp_bytes_ratio_20", "", "OTLP, bytes of a span: inline / ours (100 spans a batch)", ">= 10"),
     Row(
         "smart_loki_disk_bytes_ratio_20", "", "Loki, chunks and index: inline / ours, 10 lines of an instance", ">= 10"
     ),

@@ -15,7 +15,8 @@ packages=(etcd-server containerd runc containernetworking-plugins conntrack ipse
     util-linux busybox-static gcc libc6-dev)
 
 say() { printf 'kubernetes: %s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
+# shellcheck source=../go.sh
+source "$here/../go.sh"
 
 # version GROUP MODULE: as the group's go.mod requires it.
 version() { awk -v module="$2" '$1 == module || ($1 == "require" && $2 == module) { print $(NF > 2 && $1 == "require" ? 3 : 2); exit }' "$here/$1/go.mod"; }
@@ -44,66 +45,22 @@ flags() {
 # stamp GROUP: a hash of all that decides what the group's binaries are.
 stamp() { (cd "$here/$1" && { flags "$1"; cat go.mod go.sum; }) | sha256sum | cut -d' ' -f1; }
 
-# at_least A B: version A is B or later.
-at_least() { [[ $(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n1) == "$2" ]]; }
-
-find_go() {
-    local candidate found
-    for candidate in "$(type -P go || true)" /usr/local/go/bin/go; do
-        [[ -n $candidate && -x $candidate ]] || continue
-        found=$(cd / && GOTOOLCHAIN=local "$candidate" env GOVERSION) && found=${found#go} || continue
-        if at_least "$found" "$go_needed"; then
-            go=$candidate
-            return
-        fi
-        # From 1.21 on, Go fetches a later toolchain by itself (module golang.org/toolchain, verified).
-        if at_least "$found" 1.21; then
-            go=$candidate
-            export GOTOOLCHAIN="go$go_needed+auto"
-            say "Go $found at $candidate will fetch Go $go_needed"
-            return
-        fi
-    done
-    die "no Go toolchain. Install Go $go_needed or later (any from 1.21 on will do: it fetches the rest) from" \
-        "https://go.dev/dl/ to /usr/local/go, or put it on PATH. Debian 12's golang (1.19) is too old."
-}
-
 # build GROUP PACKAGE...: the packages of the module in ./GROUP become programs in the cache, unless they are there.
 build() {
-    local group=$1 log=$cache/$1.log started=$SECONDS pid said=0 package fresh=1
+    local group=$1 package fresh=1
     shift
     [[ -f $cache/$group.stamp && $(<"$cache/$group.stamp") == "$(stamp "$group")" ]] || fresh=0
     for package in "$@"; do [[ -x $cache/${package##*/} ]] || fresh=0; done
     ((fresh)) && return
-    [[ -n ${go:-} ]] || find_go
-    say "$group: building ${*##*/} (log: $log)"
     mkdir -p "$cache/new"
-    # The hashes of every module lie in go.sum: no need of the checksum database, which does not know all of them.
     # CGO_ENABLED=0: what runs in a container (CoreDNS) runs with no library.
-    (cd "$here/$group" && exec nice -n 5 env GOFLAGS=-p=2 GOWORK=off CGO_ENABLED="$([[ $group == coredns ]] && echo 0 || echo 1)" \
-        "$go" build -v -mod=readonly -buildvcs=false -ldflags="$(flags "$group")" -o "$cache/new/" "$@") >"$log" 2>&1 &
-    pid=$!
-    trap 'kill '"$pid"' 2>/dev/null || true' EXIT
-    while kill -0 "$pid" 2>/dev/null; do
-        sleep 1
-        if ((SECONDS - started >= said + 15)); then
-            said=$((SECONDS - started))
-            say "$group: ${said} s, $(grep -c -v '^go: ' "$log" || true) packages compiled"
-        fi
-    done
-    trap - EXIT
-    if ! wait "$pid"; then
-        tail -n 20 "$log" >&2
-        die "$group does not build; repeat with: cd $here/$group && go build -o /tmp/ $*"
-    fi
+    CGO_ENABLED=$([[ $group == coredns ]] && echo 0 || echo 1) \
+        compile "$group" "$here/$group" -ldflags="$(flags "$group")" -o "$cache/new/" "$@"
     for package in "$@"; do mv "$cache/new/${package##*/}" "$cache/${package##*/}"; done
     stamp "$group" >"$cache/$group.stamp"
-    say "$group: done in $((SECONDS - started)) s"
 }
 
-mkdir -p "$cache"
-exec 9>"$cache/lock"
-flock -n 9 || { say "waits for another build.sh"; flock 9; }
+alone
 build helm helm.sh/helm/v3/cmd/helm
 [[ ${1:-} == helm ]] && exit 0
 "$root/tools/packages.sh" "${packages[@]}"
