@@ -104,7 +104,7 @@ class Exchange:
             "connected": self.connected,
             "last_error": self.error,
             "round_trip_s": round(self.round_trip_s, 6),
-            "queue_bytes": self.shared.queued + self._kept_bytes + self._flying_bytes,
+            "queue_bytes": self.shared.mail.queued + self._kept_bytes + self._flying_bytes,
             "queue_limit_bytes": self._limit,
             "entries": self.shared.n,
             "events": {**self.shared.counts(), **self.counts},
@@ -184,7 +184,7 @@ class Exchange:
             puts.append(data)
             born = min(born, when)
             size += len(data)
-        while size < ROUND_BYTES and (item := self.shared.take()) is not None:
+        while size < ROUND_BYTES and (item := self.shared.mail.take()) is not None:
             puts.append(item[0])
             gets.append(item[1])
             born = min(born, item[2] / 1e9)
@@ -227,7 +227,7 @@ class Exchange:
         self.counts["store_errors"] += replies.errors - errors
         self.counts["oversized"] += replies.oversized - oversized
         if values := replies.take():
-            self.shared.give(values)
+            self.shared.mail.give(values)
         if replies.error:
             self.error, replies.error = printable(replies.error), ""
             if self.error.split(" ")[0] in MOVED:
@@ -272,7 +272,7 @@ class Exchange:
         """Waits; what comes meanwhile is kept, as far as it is of use later."""
         end = time.monotonic() + seconds
         while not self._stopping.is_set() and time.monotonic() < end:
-            while (item := self.shared.take()) is not None:
+            while (item := self.shared.mail.take()) is not None:
                 self.counts["questions_lost"] += len(item[1]) // 9
                 if item[0]:
                     self._keep(item[0], item[2] / 1e9)

@@ -9,7 +9,7 @@ host of the trace knows that K before it names the trace, and asks once its own 
 
 A request that only passes this host's network interfaces (a gateway) is asked for, too, both ends of it; never told.
 
-Nothing here waits or does input and output: bytes go out and come in by two queues (take, give) that
+Nothing here waits or does input and output: bytes go out and come in by the queues of `mail`, which
 exporter/link/exchange.py carries. No time of another host is compared with one of this.
 """
 
@@ -17,8 +17,9 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from zerospan.exporter.assemble.processes cimport Proc, Processes
 from zerospan.exporter.assemble.span cimport EndAddress
-from zerospan.exporter.encode.buf cimport Buf
+from zerospan.exporter.link.mail cimport Mail
 from zerospan.exporter.link.requests cimport Request, Requests
+from zerospan.exporter.link.roots cimport Roots
 from zerospan.exporter.link.shared_codec cimport Note, Points
 from zerospan.exporter.link.shared_names cimport Names
 from zerospan.exporter.link.shared_table cimport End, SharedTable
@@ -26,13 +27,6 @@ from zerospan.exporter.tags.table cimport PeerTable
 
 cdef enum:
     HERE = 1024              # addresses of this host that are remembered
-    ROOTS = 4096             # roots that are remembered
-
-cdef struct Root:            # what was said lately of a trace's root
-    uint64_t key
-    uint64_t asked_ns
-    uint64_t told            # hash of the value that is in the store, as far as is known
-    uint64_t disputed        # told so: nothing else is told after it
 
 cdef class Shared(SharedTable):
     cdef Requests requests
@@ -43,32 +37,21 @@ cdef class Shared(SharedTable):
     cdef uint64_t ttl_ns
     cdef uint64_t here[HERE]
     cdef Names names             # of services of other hosts
-    cdef Buf puts                # of this turn
-    cdef Buf gets
-    cdef uint64_t n_puts
-    cdef uint64_t n_gets
-    cdef object outbox           # deque of (puts, gets, when): to the network's thread
-    cdef object inbox            # deque of bytes: from it
-    cdef readonly uint64_t queued    # bytes in the outbox
-    cdef uint64_t queue_limit
+    cdef readonly Mail mail      # to and from the network's thread
     cdef uint32_t epoch          # raised when the store may have forgotten: all that is alive is published again
     cdef public bint want_points # zerospan.hop.* are measured: an end is told when its points are there
     cdef bint omit               # configuration link.sdk_client_spans
     cdef uint64_t hold_ns        # how long spans wait for what is asked
-    cdef Root roots[ROOTS]       # each at its key's place
+    cdef Roots roots
     cdef double allowance        # requests passing by that may be asked for now
     cdef uint64_t allowed_ns
     # counters
-    cdef readonly uint64_t published
     cdef readonly uint64_t again
-    cdef readonly uint64_t asked
     cdef readonly uint64_t found
     cdef readonly uint64_t missing
     cdef readonly uint64_t late
     cdef readonly uint64_t bad
     cdef readonly uint64_t local
-    cdef readonly uint64_t publish_dropped
-    cdef readonly uint64_t ask_dropped
     cdef readonly uint64_t passed
     cdef readonly uint64_t passing_refused
 
@@ -105,10 +88,8 @@ cdef class Shared(SharedTable):
     cdef void note(self, const End *e, Note *note) noexcept nogil
     cdef void publish(self, End *e, uint64_t now) noexcept nogil
     cdef void ask(self, End *e) noexcept nogil
-    cdef void ask_end(self, uint64_t key, uint8_t end) noexcept nogil
     cdef uint64_t root_due(self, const End *e) noexcept nogil
     cdef bint root(self, End *e, Request *r, uint64_t now) noexcept nogil
-    cdef void tell_root(self, const Request *r, bint known, bint disputed) noexcept nogil
     cdef int apply(self, const uint8_t *p, size_t n) except -1 nogil
     cdef int learn(self, const Note *note) except -1 nogil
     cdef void learn_cause(self, End *e, Request *r, const Note *note) noexcept nogil

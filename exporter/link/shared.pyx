@@ -1,48 +1,36 @@
 # cython: language_level=3, boundscheck=True, wraparound=False
-"""Requests that other hosts see the other end of; see shared.pxd.
-
-The queues' formats, native byte order within one process:
-  puts    8 bytes K, 1 byte end, 1 byte datagram, 2 bytes size, the value
-  gets    8 bytes K, 1 byte end
-  inbox   8 bytes K, 1 byte end, 1 byte, 2 bytes size, the value
-"""
-
-import collections
-import time
+"""Requests that other hosts see the other end of; see shared.pxd."""
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc
 from libc.string cimport memcpy, memset
 
 from zerospan.exporter.assemble.span cimport LINK_THREAD, EndAddress
-from zerospan.exporter.encode.buf cimport buf_free, buf_put
 from zerospan.exporter.link.context cimport (
     CTX_ADOPTED, CTX_DISPUTED, context_flags, context_own, context_parent, context_put, context_told, context_top,
     context_trace_id, sdk_span,
 )
 from zerospan.exporter.link.ids cimport hash_bytes
+from zerospan.exporter.link.mail cimport ITEM, Mail
 from zerospan.exporter.link.requests cimport (
     CAUSE_DOUBTFUL, CAUSE_KNOWN, CAUSE_NONE, CAUSE_PENDING, Request, Requests,
 )
+from zerospan.exporter.link.roots cimport ROOTS, Root, Roots
 from zerospan.exporter.link.shared_codec cimport (
     END_CLIENT, END_SERVER, END_TRACE, NOTE_ADDRESS, NOTE_DISPUTED, NOTE_MORE, NOTE_NAMED, NOTE_OMITTED, NOTE_PENDING, NOTE_ROOT,
     NOTE_TENTATIVE, POINTS_MAX, VALUE_MAX, Note, Points, note_decode, note_encode,
 )
 from zerospan.exporter.link.shared_names cimport Names
 from zerospan.exporter.link.shared_table cimport PASSING, PASSING_NOT, PASSING_SERVED, WHEEL, End, SharedTable
-from zerospan.exporter.proto.base cimport WIRE_TRACEPARENT
 from zerospan.exporter.tags.table cimport PeerTable
 
 cdef enum:
     MAX_CHAIN = 64           # causes that are followed on this host
-    ITEM = 12                # before each value of the queues
-    QUESTION = 9
     RETRY_NS = 250000000     # while a cause is pending or may be taken back
     LAST_NS = 2000000000     # the longest time between two looks
     DATAGRAM_TTL_NS = 10000000000
     N_DELAYS = 4
     ROOT_NS = 100000000      # between two looks for the root of a trace that an SDK began below
-    ASKED_AGAIN_NS = 100000000   # several ends of one trace ask for its root
     PASSING_TRIES = 3
     PASSING_PER_S = 2000     # requests passing by that are asked for, and at once
 
@@ -76,37 +64,21 @@ cdef class Shared:
         self.grace_ns = <uint64_t>(grace_s * 1e9)
         self.near_grace_ns = 10 * self.grace_ns
         self.ttl_ns = <uint64_t>(ttl_s * 1e9)
-        self.queue_limit = queue_bytes
+        self.mail = Mail(queue_bytes)
+        self.roots = Roots(self.mail)
         self.peers = PeerTable()
-        self.outbox = collections.deque()
-        self.inbox = collections.deque()
         self.epoch = 1
         self.hold_ns = 2000000000
         self.allowance = PASSING_PER_S
 
-    def __dealloc__(self):
-        buf_free(&self.puts)
-        buf_free(&self.gets)
-
     def attach(self, Requests requests, Processes processes):
         """Called by the engine that it belongs to, before anything else."""
         self.requests = requests
+        self.roots.requests = requests
         self.processes = processes
         self.names.processes = processes
 
     # ---- the network's side: any thread, with the GIL ------------------------------------------------
-
-    def take(self):
-        """What is to go, the oldest first: (puts, gets, monotonic time in ns), or None."""
-        if not self.outbox:
-            return None
-        item = self.outbox.popleft()
-        self.queued -= len(item[0]) + len(item[1])
-        return item
-
-    def give(self, bytes values):
-        """Values that came."""
-        self.inbox.append(values)
 
     def forgotten(self):
         """The store may have lost what was published, or a connection was lost: all that is alive is published again."""
@@ -114,13 +86,13 @@ cdef class Shared:
 
     def counts(self):
         """Name -> value."""
-        return {"published": self.published, "published_again": self.again, "asked": self.asked, "found": self.found,
+        return {"published": self.mail.published, "published_again": self.again, "asked": self.mail.asked, "found": self.found,
                 "missing": self.missing, "late": self.late, "bad": self.bad + self.names.bad, "local": self.local, "table_full": self.refused,
-                "names_full": self.names.refused, "publish_dropped": self.publish_dropped,
-                "ask_dropped": self.ask_dropped, "passed": self.passed, "passing_refused": self.passing_refused}
+                "names_full": self.names.refused, "publish_dropped": self.mail.publish_dropped,
+                "ask_dropped": self.mail.ask_dropped, "passed": self.passed, "passing_refused": self.passing_refused}
 
     def nbytes(self):
-        cdef uint64_t total = (self.mask + 1) * sizeof(End) + ROOTS * sizeof(Root) + self.queued
+        cdef uint64_t total = (self.mask + 1) * sizeof(End) + sizeof(Root) * ROOTS + self.mail.queued
         cdef int i
         for i in range(WHEEL):
             total += self.wheel[i].cap * sizeof(uint64_t)
@@ -304,7 +276,7 @@ cdef class Shared:
             if e.tries < PASSING_TRIES:
                 self.ask(e)
                 if e.passing != PASSING_SERVED:
-                    self.ask_end(e.key, END_SERVER)
+                    self.mail.ask(e.key, END_SERVER)
         elif not e.found or e.flags & (NOTE_PENDING | NOTE_MORE) or (e.flags & NOTE_TENTATIVE and e.tries == N_DELAYS):
             self.ask(e)
         begun = self.root(e, r, now)
@@ -393,22 +365,10 @@ cdef class Shared:
         e.told = h
         e.told_ns = now
         e.epoch = self.epoch
-        self.published += 1
-        self.n_puts += 1
-        buf_put(&self.puts, &e.key, 8)
-        buf_put(&self.puts, &e.end, 1)
-        buf_put(&self.puts, &e.datagram, 1)
-        buf_put(&self.puts, &n, 2)
-        buf_put(&self.puts, value, n)
+        self.mail.put(e.key, e.end, e.datagram, value, n)
 
     cdef void ask(self, End *e) noexcept nogil:
-        self.ask_end(e.key, END_SERVER if e.end == END_CLIENT else END_CLIENT)
-
-    cdef void ask_end(self, uint64_t key, uint8_t end) noexcept nogil:
-        self.asked += 1
-        self.n_gets += 1
-        buf_put(&self.gets, &key, 8)
-        buf_put(&self.gets, &end, 1)
+        self.mail.ask(e.key, END_SERVER if e.end == END_CLIENT else END_CLIENT)
 
     # ---- the root's name -----------------------------------------------------------------------------
 
@@ -424,68 +384,21 @@ cdef class Shared:
         """Tells the trace that an SDK began below the root; asks whether another host knows of one, and once more if so.
         Whether one is known here."""
         cdef Request *top = context_top(self.requests, r)
-        cdef Root *said
         cdef uint64_t at
         cdef bint known
         if top == NULL or context_own(top):
             return False
         known = top.context & (CTX_ADOPTED | CTX_DISPUTED) != 0
         if known and e.end:
-            self.tell_root(top, False, top.context & CTX_DISPUTED != 0)
+            self.roots.tell(top, False, top.context & CTX_DISPUTED != 0, self.epoch)
         at = self.root_due(e)
         if at == 0 or now < at or (e.passing == PASSING and not e.found):
             return known
         e.asked_root += 1
         if e.asked_root > 1 and not known:
             return False
-        said = &self.roots[top.key % ROOTS]
-        if said.key == top.key and now - said.asked_ns < ASKED_AGAIN_NS:
-            return known
-        if said.key != top.key:
-            memset(said, 0, sizeof(Root))
-            said.key = top.key
-        said.asked_ns = now
-        self.ask_end(top.key, END_TRACE)
+        self.roots.ask(top.key, now)
         return known
-
-    cdef void tell_root(self, const Request *r, bint known, bint disputed) noexcept nogil:
-        """known: the store has it. disputed: that no SDK's trace is this one's."""
-        cdef Root *said = &self.roots[r.key % ROOTS]
-        cdef Note note
-        cdef uint8_t value[VALUE_MAX]
-        cdef uint8_t end = END_TRACE, datagram = 0
-        cdef uint16_t n
-        cdef uint64_t h
-        if said.key != r.key:
-            memset(said, 0, sizeof(Root))
-            said.key = r.key
-        if said.disputed and not disputed:
-            return
-        memset(&note, 0, sizeof(Note))
-        note.key = r.key
-        note.end = END_TRACE
-        if disputed:
-            note.flags = NOTE_DISPUTED
-        else:
-            note.flags = NOTE_NAMED
-            note.wire = WIRE_TRACEPARENT
-            note.trace_flags = context_flags(self.requests, r)
-            memcpy(note.trace_id, context_trace_id(self.requests, r), 16)
-        n = <uint16_t>note_encode(&note, value)
-        h = hash_bytes(value, n, self.epoch)
-        if h == said.told:
-            return
-        said.told = h
-        said.disputed = disputed
-        if known:
-            return
-        self.published += 1
-        self.n_puts += 1
-        buf_put(&self.puts, &r.key, 8)
-        buf_put(&self.puts, &end, 1)
-        buf_put(&self.puts, &datagram, 1)
-        buf_put(&self.puts, &n, 2)
-        buf_put(&self.puts, value, n)
 
     # ---- what comes ----------------------------------------------------------------------------------
 
@@ -519,7 +432,7 @@ cdef class Shared:
                 right = context_told(self.requests, r, NULL if note.flags & NOTE_DISPUTED else note.trace_id,
                                      note.trace_flags)
                 if r.context & (CTX_ADOPTED | CTX_DISPUTED) or not right:
-                    self.tell_root(r, right, note.flags & NOTE_DISPUTED != 0 or not right)
+                    self.roots.tell(r, right, note.flags & NOTE_DISPUTED != 0 or not right, self.epoch)
             return 0
         if e == NULL or r == NULL:
             self.late += r == NULL               # else both ends are here
@@ -594,28 +507,14 @@ cdef class Shared:
         self.allowance = min(<double>PASSING_PER_S, self.allowance + (now - self.allowed_ns) * 1e-9 * PASSING_PER_S)
         self.allowed_ns = now
         self.now_ns = now
-        while self.inbox:
-            values = self.inbox.popleft()
+        while True:
+            values = self.mail.received()
+            if values is None:
+                break
             p = values
             n = len(values)
             with nogil:
                 self.apply(<const uint8_t *>p, n)
         with nogil:
             self.look(now)
-        if self.n_puts == 0 and self.n_gets == 0:
-            return 0
-        if self.puts.failed or self.gets.failed or self.queued + self.puts.n + self.gets.n > self.queue_limit:
-            self.publish_dropped += self.n_puts
-            self.ask_dropped += self.n_gets
-            if self.puts.failed or self.gets.failed:
-                buf_free(&self.puts)
-                buf_free(&self.gets)
-        else:
-            self.queued += self.puts.n + self.gets.n
-            self.outbox.append(((<const char *>self.puts.p)[:self.puts.n] if self.puts.n else b"",
-                                (<const char *>self.gets.p)[:self.gets.n] if self.gets.n else b"", time.monotonic_ns()))
-        self.puts.n = 0
-        self.gets.n = 0
-        self.n_puts = 0
-        self.n_gets = 0
-        return 0
+        return self.mail.send()

@@ -102,11 +102,11 @@ def drive(data: list[list[bytes]], shares: list[Shared], store: Store | None, ch
         spent += time.process_time() - began
         for shared in shares if at // chunk % 3 == 0 else ():
             puts, gets = [], []
-            while (item := shared.take()) is not None:
+            while (item := shared.mail.take()) is not None:
                 puts.append(item[0])
                 gets.append(item[1])
             if store is not None and (puts or gets) and (values := store.round(puts, gets)):
-                shared.give(values)
+                shared.mail.give(values)
     return spent
 
 

@@ -75,20 +75,20 @@ def rolls(chart: Chart, truth: Truth) -> Iterator[Chart]:
 def answered(chart: Chart, truth: Truth) -> bool:
     name = rid()
     with load(chart.cluster, truth.pod("more", "page", "n1"), "rolls.changes", name, rate=20, seconds=0.3) as one:
-        try:
-            return bool(one.answers())
-        except AssertionError:
-            return False
+        return bool(one.answers(least=0))
 
 
 def all_right(rolls: Chart, truth: Truth, stack: Stack, timeout_s: float = 60.0) -> None:
-    """Requests from the other node are told rightly, all of them, within this time."""
+    """Requests from the other node are told rightly, all of them, within this time.
+
+    Some may be lost before: kube-proxy follows a rollout a moment later than the rollout ends.
+    """
     end = time.monotonic() + timeout_s
     while True:
         with load(rolls.cluster, truth.pod("more", "page", "n1"), "rolls.changes", rid(), rate=5, seconds=1.5) as some:
-            verdict = judge(stack, some, some.answers(), wait_s=10)
+            verdict = judge(stack, some, some.answers(least=0), wait_s=10)
         assert not verdict.wrong, verdict
-        if verdict.right == 4 * verdict.asked:
+        if 0 < 4 * verdict.asked == verdict.right:
             return
         assert time.monotonic() < end, verdict
 

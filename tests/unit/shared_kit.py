@@ -85,11 +85,11 @@ class Hosts:
         for host in self.hosts:
             for when, values in [x for x in host.inbox if x[0] <= self.t]:
                 host.inbox.remove((when, values))
-                host.shared.give(values)
+                host.shared.mail.give(values)
             host.rig.now = max(host.rig.now, self.t + host.skew)
             host.rig.feed()
             host.rig.balance()
-            while (item := host.shared.take()) is not None:
+            while (item := host.shared.mail.take()) is not None:
                 if self.up:
                     self.exchange(host, item[0], item[1])
         for when, key, value in [x for x in self.on_way if x[0] <= self.t]:

@@ -328,13 +328,13 @@ def test_values_of_strangers(rig: RigMaker) -> None:
             value[rng.randrange(len(value))] = rng.randrange(256)
         if rng.random() < 0.3:
             value = value[: rng.randrange(len(value))]
-        hosts[rng.randrange(2)].shared.give(answer(key, bytes(value)))
+        hosts[rng.randrange(2)].shared.mail.give(answer(key, bytes(value)))
         if rng.random() < 0.05:
             hosts.step()
     cyclic = [k for k, end in keys if end == b"c"]
     for a, b in zip(cyclic, cyclic[1:] + cyclic[:1], strict=True):  # each the cause of the next
         for host in hosts.hosts:
-            host.shared.give(answer((a, b"c"), codec.encode("c", a, up=b)))
+            host.shared.mail.give(answer((a, b"c"), codec.encode("c", a, up=b)))
     hosts.run(0.1)
     unwind(wires, 1)
     hosts.run(35, step_ms=50)
@@ -355,7 +355,7 @@ def test_many_services_elsewhere_are_bounded(rig: RigMaker) -> None:
     ((key, _),) = [k for k in hosts.values if k[1] == b"c"]
     for i in range(5000):
         told.append(answer((key, b"s"), codec.encode("s", key, name=f"service-{i}".encode())))
-    host.shared.give(b"".join(told))
+    host.shared.mail.give(b"".join(told))
     hosts.run(0.1)
     assert host.shared.counts()["names_full"] == 5000 - (4096 - 1)
     hosts.spans()
@@ -376,7 +376,7 @@ def test_the_table_is_bounded(rig: RigMaker) -> None:
     for i in range(1, 300):
         r.tick(START + i * 8 * MS)
     assert shared.n <= 512 and shared.counts()["table_full"] > 2000
-    assert shared.queued <= 65536
+    assert shared.mail.queued <= 65536
     r.finish()
 
 
@@ -489,7 +489,7 @@ def test_puts_are_what_the_kit_thinks(rig: RigMaker) -> None:
     hosts[0].rig.feed()
     for i in range(1, 10):
         hosts[0].rig.tick(hosts.t + i * 8 * MS)
-    item = hosts[0].shared.take()
+    item = hosts[0].shared.mail.take()
     assert item is not None
     (((key, end), value),) = puts(item[0])
     assert key == request_key(_isns(wire), _seq(wire)) and end == b"c"
