@@ -167,6 +167,7 @@ class TagClient:
         self._stats = ClientStats()
         self._heard = time.monotonic()
         self._stream: _Stream | None = None
+        self._anew = False
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -205,6 +206,14 @@ class TagClient:
             if gone and self._stream is not None:
                 self._stream.ask((), gone)
 
+    def again(self) -> None:
+        """Everything is to be told anew, by a new stream: what this one has told was let go."""
+        with self._lock:
+            self._anew = True
+            stream = self._stream
+        if stream is not None:
+            stream.close()
+
     def stats(self) -> ClientStats:
         """A copy, of this moment."""
         with self._lock:
@@ -221,9 +230,12 @@ class TagClient:
             before = self._stats.connections
             error = self._follow()
             with self._lock:
-                self._stats.connected = False
                 if self._stopping.is_set():
+                    self._stats.connected = False
                     return
+                if self._anew:
+                    continue
+                self._stats.connected = False
                 self._stats.failures += 1
                 self._stats.last_error = error
             if self._stats.connections > before:
@@ -250,6 +262,9 @@ class TagClient:
             with self._lock:
                 if self._stopping.is_set():
                     return ""
+                if self._anew:
+                    self._stats.epoch = self._stats.revision = 0
+                    self._anew = False
                 opening = pb.Open(node=self.node, epoch=self._stats.epoch, revision=self._stats.revision)
                 stream = self._stream = _Stream(opening, self._wanted)
             try:

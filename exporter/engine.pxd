@@ -55,6 +55,8 @@ cdef class Engine:
     cdef int drain(self, uint64_t now) except -1 nogil
     # Lets go what is due.
     cdef int let_go(self, uint64_t now, bint everything) except -1 nogil
+    # Marks the processes that requests refer to, for Processes.reclaim().
+    cdef void mark_requests(self) noexcept nogil
     # A span whose hold ended leaves, or waits on.
     cdef void end_hold(self, const Held *held, uint64_t now, bint everything) noexcept nogil
     # Whether it left; 0 if it must wait for its chain.

@@ -105,6 +105,7 @@ cdef class Engine:
         """
         cdef int more = 1
         self.wall_offset = <uint64_t>wall_offset
+        self.processes.now_ns = now
         if self.interfaces.told:
             self.interfaces.update(now)
             if self.points.proc == 0:
@@ -139,8 +140,37 @@ cdef class Engine:
         self.logs.renew(i)
         self.loki.renew(i)
         if info.target_info and not info.hidden:
-            self.red.rename(i, info.series, info.target_info)
+            self.red.target_info(i, info.series, info.target_info)
         return True
+
+    def forget(self, tgids):
+        """These processes have ended. Entries to which nothing refers any more are given to others. Between two ticks."""
+        self.processes.forget(tgids)
+        if not self.processes.crowded():
+            return
+        with nogil:
+            self.flows.mark()
+            self.mark_requests()
+            self.processes.mark(self.points.proc)
+        for i in self.processes.reclaim():
+            self.traces.renew(i)
+            self.logs.renew(i)
+            self.loki.renew(i)
+            self.red.retire(i)
+
+    cdef void mark_requests(self) noexcept nogil:
+        """Spans on hold are among these: their request is kept as long."""
+        cdef uint64_t i
+        cdef Request *r
+        for i in range(self.requests.mask + 1):
+            r = &self.requests.slots[i]
+            if r.key:
+                self.processes.mark(r.client_proc)
+                self.processes.mark(r.server_proc)
+        if self.shared is not None:
+            for i in range(self.shared.mask + 1):
+                if self.shared.slots[i].key:
+                    self.processes.mark(self.shared.slots[i].proc)
 
     def settle(self, uint64_t now):
         """Time-outs and answers that passed without a record; every half second."""
@@ -194,7 +224,7 @@ cdef class Engine:
 
     def memory(self):
         """Bytes that the tables hold."""
-        return {"registry": self.requests.nbytes(), "causes": self.causes.nbytes(),
+        return {"registry": self.requests.nbytes(), "processes": self.processes.nbytes, "causes": self.causes.nbytes(),
                 **({"shared": self.shared.nbytes()} if self.shared is not None else {}),
                 "hold": self.hold.nbytes + self.later.nbytes + self.nics.nbytes, "open": self.flows.open_bytes,
                 "ends": self.flows.ends.nbytes(), **({"tags": self.peers.nbytes()} if self.peers.active else {}),

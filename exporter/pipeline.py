@@ -98,7 +98,6 @@ class Pipeline:
     started_ns: int = 0
     _thread: threading.Thread | None = None
     _stopping: threading.Event = field(default_factory=threading.Event)
-    _described: int = 0
     _interfaces: int = 0  # generation of the interfaces that the engine knows
     _kernel: dict[str, int] = field(default_factory=dict)
     failure: BaseException | None = None
@@ -219,7 +218,7 @@ class Pipeline:
                     tape.expire(now, IDLE_NS)
                     tape.forget(gone)
                 self.engine.expire(now, IDLE_NS)
-                self.engine.processes.forget(gone)
+                self.engine.forget(gone)
 
     def _describe_again(self, own: "Own") -> None:
         """Processes whose tags have come or changed: their spans that are still on hold leave with these."""
@@ -250,7 +249,7 @@ class Pipeline:
             elif kind == steps.EXPIRE:
                 self.engine.expire(now, more)
             elif kind == steps.FORGET:
-                self.engine.processes.forget(more)
+                self.engine.forget(more)
             else:
                 self._finish(now, more)
                 self._tell_targets()
@@ -264,10 +263,9 @@ class Pipeline:
 
     def _tell_targets(self) -> None:
         """target_info of processes that are new."""
-        for index, info in self.engine.processes.known()[self._described :]:
-            self._described += 1
-            if info is not None and info.target_info and not info.hidden:
-                self.engine.red.set_target_info(index, info.target_info)
+        for index, info in self.engine.processes.told():
+            if info.target_info and not info.hidden:
+                self.engine.red.target_info(index, info.series, info.target_info)
 
     def kernel(self) -> dict[str, int]:
         """The kernel programs' counters; in a replay, those at the end of the recording."""

@@ -28,6 +28,8 @@ hash_files() { LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1
 
 ((EUID == 0)) || die "mmdebstrap and buildah need root: sudo $0"
 [[ -x $python ]] || die "no $python; run: make setup"
+"$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' ||
+    die "the image has Debian 12's Python 3.11, and our wheel must be built by the same; $python is $("$python" -V)"
 tools/packages.sh mmdebstrap buildah
 mkdir -p "$cache/context/wheels"
 exec 9>"$cache/lock"
@@ -55,9 +57,7 @@ extras = project["optional-dependencies"]
 print("\n".join(dict.fromkeys([*project["dependencies"], *extras["grpc"], *extras["enricher"], "pip"])))
 END
     rm -f "$wheels"/*.whl "$cache/zerospan.stamp"
-    # the base's Python is the oldest that we support, whatever .venv has
-    logged wheels "$python" -m pip download -q --no-input --only-binary=:all: --python-version 3.11 --implementation cp \
-        -d "$wheels" -r "$cache/requirements.txt"
+    logged wheels "$python" -m pip download -q --no-input --only-binary=:all: -d "$wheels" -r "$cache/requirements.txt"
     echo "$need_stamp" >"$cache/requirements.txt.stamp"
 fi
 make -s -C bpf

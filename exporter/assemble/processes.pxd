@@ -1,7 +1,8 @@
 """Who the processes are: what stands once for all spans of a process.
 
 A process is looked up by tgid when its first message comes (not per message), and described by Python code
-(exporter/process.py) as a ProcessInfo. Indices are stable while anything refers to them; 0 means unknown.
+(exporter/process.py) as a ProcessInfo. Indices are stable while anything refers to them; 0 means unknown. An entry whose
+processes have ended is used again once no connection, request or held span refers to it: see reclaim().
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -24,13 +25,20 @@ cdef struct Proc:
     uint32_t open            # requests that it has read and not answered
     uint8_t begins_traces    # it has written trace contexts that no request had brought: an SDK is in it
     uint8_t waits            # ProcessInfo.waits: 1 the enricher has still to say what its container is, 2 it knows nothing yet
-    uint8_t pad[2]
+    uint8_t marked           # something refers to it
+    uint8_t pad
+    uint32_t users           # processes that run, as far as is known
+    uint64_t gone_ns         # since when there are none; 0: there are some, or it is no process
     Slice space              # service.namespace; may be empty
     Slice meta               # members of a Loki line's structured metadata, each with a comma before it; may be empty
     const Peer *tags         # how it looks at the other end; NULL without an enricher
 
 cdef enum:
     CACHE = 1024
+    GONE_MIN = 256           # entries without users that are always allowed
+    GONE_NS = 90000000000    # three times the longest hold: what nothing refers to by then, nothing will
+    LOOK_NS = 30000000000    # between two looks at all that may refer to an entry
+    ENTRY_BYTES = 1200       # of an entry beside its texts: ProcessInfo, tuple, places in dicts
 
 cdef struct Cached:          # saves asking Python for each new connection
     uint32_t tgid
@@ -42,7 +50,13 @@ cdef class Processes:
     cdef Proc *procs
     cdef uint32_t n
     cdef uint32_t cap
-    cdef dict by_tgid
+    cdef dict by_tgid        # tgid -> (index, name), ProcessInfo.shared -> (index, "")
+    cdef list spare          # indices that are free
+    cdef list fresh          # indices of entries that are new: see told()
+    cdef uint32_t n_gone     # entries without users
+    cdef uint64_t now_ns     # of the engine's last tick
+    cdef uint64_t looked_ns  # when reclaim() last looked for some
+    cdef readonly uint64_t nbytes    # of entries and texts
     cdef list keep           # owns the bytes behind the slices
     cdef dict services
     cdef object describe     # Callable[[int tgid, str comm, int cgroup_id], ProcessInfo]
@@ -58,3 +72,10 @@ cdef class Processes:
     # An entry that is no process, for spans of something else.
     cdef uint32_t add(self, object info) except 0
     cdef int fill(self, uint32_t i, object info) except -1
+    cdef void leave(self, uint32_t i) noexcept
+    # Whether so many entries are without users that it is time to mark those that are referred to, and to reclaim the others.
+    cdef bint crowded(self) noexcept nogil
+    cdef inline void mark(self, uint32_t i) noexcept nogil:
+        self.procs[i].marked = 1
+    # Frees what is not marked and has had no users for GONE_NS, and takes away all marks. The indices that are free now.
+    cdef list reclaim(self)

@@ -6,14 +6,13 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
 from zerospan.exporter.abi.events cimport ZS_COMM_LEN
-from zerospan.exporter.tags.peer cimport PeerTags
+from zerospan.exporter.tags.peer cimport PeerTags, view
 
 
-cdef Slice view(bytes b):
-    cdef Slice s
-    s.p = <const uint8_t *><const char *>b
-    s.n = <uint32_t>len(b)
-    return s
+cdef uint64_t text_bytes(tuple kept):
+    info, tags = kept[0], kept[7]
+    return ENTRY_BYTES + len(info.resource) + len(info.labels) + len(info.series) + len(info.meta) + len(info.target_info) + (
+        tags.nbytes if tags is not None else 0)
 
 
 cdef class Processes:
@@ -24,6 +23,8 @@ cdef class Processes:
         self.by_tgid = {}
         self.services = {}
         self.keep = [None]
+        self.spare = []
+        self.fresh = []
         self.cap = 64
         self.n = 1
         self.procs = <Proc *>calloc(self.cap, sizeof(Proc))
@@ -61,10 +62,16 @@ cdef class Processes:
         info = self.describe(tgid, name, cgroup_id)
         shared = self.by_tgid.get(info.shared) if info.shared else None
         if shared is not None:
-            self.by_tgid[tgid] = (shared[0], name)
-            return shared[0]
-        i = self.add(info)
-        self.procs[i].tgid = tgid
+            i = shared[0]
+        else:
+            i = self.add(info)
+            self.procs[i].tgid = tgid
+        if known is not None:
+            self.leave(known[0])
+        if self.procs[i].gone_ns:
+            self.procs[i].gone_ns = 0
+            self.n_gone -= 1
+        self.procs[i].users += 1
         self.by_tgid[tgid] = (i, name)
         return i
 
@@ -78,18 +85,22 @@ cdef class Processes:
     cdef uint32_t add(self, object info) except 0:
         cdef uint32_t i
         cdef Proc *grown
-        if self.n == self.cap:
-            grown = <Proc *>realloc(self.procs, 2 * self.cap * sizeof(Proc))
-            if grown == NULL:
-                raise MemoryError("zerospan: no memory for the process table")
-            self.procs = grown
-            self.cap *= 2
-        i = self.n
-        self.n += 1
+        if self.spare:
+            i = self.spare.pop()
+        else:
+            if self.n == self.cap:
+                grown = <Proc *>realloc(self.procs, 2 * self.cap * sizeof(Proc))
+                if grown == NULL:
+                    raise MemoryError("zerospan: no memory for the process table")
+                self.procs = grown
+                self.cap *= 2
+            i = self.n
+            self.n += 1
+            self.keep.append(None)
         memset(&self.procs[i], 0, sizeof(Proc))
         self.procs[i].tgid = info.tgid
-        self.keep.append(None)
         self.fill(i, info)
+        self.fresh.append(i)
         if info.shared:
             self.by_tgid[info.shared] = (i, "")
         return i
@@ -98,7 +109,10 @@ cdef class Processes:
         cdef Proc *p = &self.procs[i]
         cdef PeerTags tags = PeerTags(info.peer) if info.peer is not None else None
         cdef tuple kept = (info, info.service.encode(), info.resource, info.labels, info.series, info.namespace.encode(), info.meta, tags)
+        if self.keep[i] is not None:
+            self.nbytes -= text_bytes(self.keep[i])
         self.keep[i] = kept
+        self.nbytes += text_bytes(kept)
         p.service = self.services.setdefault(info.service, len(self.services) + 1)
         p.is_nginx = info.nginx
         p.is_loop = info.loop
@@ -118,11 +132,46 @@ cdef class Processes:
         """Processes that have ended: their numbers may come again. What refers to their entries stays valid."""
         memset(self.cache, 0, sizeof(self.cache))
         for tgid in tgids:
-            self.by_tgid.pop(tgid, None)
+            known = self.by_tgid.pop(tgid, None)
+            if known is not None:
+                self.leave(known[0])
 
-    def known(self):
-        """(index, ProcessInfo) of every entry, the oldest first."""
-        return [(i, kept[0]) for i, kept in enumerate(self.keep) if kept is not None]
+    cdef void leave(self, uint32_t i) noexcept:
+        cdef Proc *p = &self.procs[i]
+        p.users -= 1
+        if p.users == 0:
+            p.gone_ns = max(self.now_ns, 1)
+            self.n_gone += 1
+
+    cdef bint crowded(self) noexcept nogil:
+        if self.n_gone <= GONE_MIN or 2 * self.n_gone <= self.n or self.now_ns - self.looked_ns < LOOK_NS:
+            return False
+        self.looked_ns = self.now_ns
+        return True
+
+    cdef list reclaim(self):
+        cdef uint32_t i
+        cdef Proc *p
+        freed = []
+        for i in range(1, self.n):
+            p = &self.procs[i]
+            if p.gone_ns and not p.marked and self.now_ns - p.gone_ns > GONE_NS:
+                info = self.keep[i][0]
+                if info.shared:
+                    self.by_tgid.pop(info.shared, None)
+                self.nbytes -= text_bytes(self.keep[i])
+                self.keep[i] = None
+                memset(p, 0, sizeof(Proc))
+                self.n_gone -= 1
+                freed.append(i)
+            p.marked = 0
+        self.spare += freed
+        return freed
+
+    def told(self):
+        """[(index, ProcessInfo)] of the entries that are new since the last call."""
+        fresh, self.fresh = self.fresh, []
+        return [(i, self.keep[i][0]) for i in fresh if self.keep[i] is not None]
 
     def tgids(self):
         return [t for t in self.by_tgid if isinstance(t, int)]

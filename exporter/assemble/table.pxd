@@ -121,6 +121,8 @@ cdef class FlowTable:
     cdef int evict(self) noexcept nogil
     cdef bint is_own(self, uint64_t key) noexcept nogil
     cdef uint32_t proc_of(self, Flow *f, uint32_t tgid, const char *comm, uint64_t cgroup_id) except 0 nogil
+    # Marks the processes that connections and their requests refer to.
+    cdef void mark(self) noexcept nogil
     cdef void forget(self, Open *o) noexcept nogil
     cdef void wait(self, Flow *f) noexcept nogil
     cdef void unwait(self, Flow *f) noexcept nogil

@@ -173,6 +173,22 @@ cdef class FlowTable:
         f.proc = i
         return i
 
+    cdef void mark(self) noexcept nogil:
+        cdef uint64_t i
+        cdef Flow *f
+        cdef Open *o
+        for i in range(self.mask + 1):
+            f = self.slots[i]
+            if f == NULL:
+                continue
+            self.processes.mark(f.proc)
+            o = f.head
+            while o != NULL:
+                self.processes.mark(span_of(o).proc)
+                o = o.next
+            if f.passing != NULL:
+                self.processes.mark(span_of(f.passing).proc)
+
     cdef void forget(self, Open *o) noexcept nogil:
         cdef Request *known
         if o.told:

@@ -15,7 +15,7 @@ from zerospan.exporter.link.store import MEMORY, parse
 
 Problem = tuple[Path, str]
 
-ENRICHER = re.compile(r"off|unix:/.+|[^\s/@]+:[0-9]{1,5}")
+ENRICHER = re.compile(r"off|unix:/.+|(?:[^\s/@:\[\]]+|\[[0-9A-Fa-f:.%a-z]+\]):([0-9]{1,5})")
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2, token
 HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 section 5.5
 LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")  # Prometheus' and Loki's label names
@@ -37,8 +37,9 @@ def problems(config: Config) -> Iterator[Problem]:
             listen_address(config.metrics.listen)
         except ValueError as e:
             yield ("metrics", "listen"), str(e)
-    if not ENRICHER.fullmatch(config.enricher.address):
-        yield ("enricher", "address"), "expected unix:///PATH, HOST:PORT or off"
+    address = ENRICHER.fullmatch(config.enricher.address)
+    if address is None or (address[1] and not 0 < int(address[1]) < 65536):
+        yield ("enricher", "address"), "expected unix:///PATH, HOST:PORT ([IPV6]:PORT, ports 1 to 65535) or off"
     for i, rule in enumerate(config.service.rules):
         if rule.match.exe is None and rule.match.cmdline is None:
             yield (

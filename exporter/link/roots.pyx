@@ -14,8 +14,9 @@ cdef enum:
 
 
 cdef class Roots:
-    def __cinit__(self, Mail mail):
+    def __cinit__(self, Mail mail, uint64_t ttl_ns):
         self.mail = mail
+        self.ttl_ns = ttl_ns
 
     cdef Root *of(self, uint64_t key) noexcept nogil:
         """Its place, emptied if it was another root's."""
@@ -32,7 +33,7 @@ cdef class Roots:
         said.asked_ns = now
         self.mail.ask(key, END_TRACE)
 
-    cdef void tell(self, const Request *r, bint known, bint disputed, uint32_t epoch) noexcept nogil:
+    cdef void tell(self, const Request *r, bint known, bint disputed, uint32_t epoch, uint64_t now) noexcept nogil:
         cdef Root *said = self.of(r.key)
         cdef Note note
         cdef uint8_t value[VALUE_MAX]
@@ -52,9 +53,10 @@ cdef class Roots:
             memcpy(note.trace_id, context_trace_id(self.requests, r), 16)
         n = <uint16_t>note_encode(&note, value)
         h = hash_bytes(value, n, epoch)
-        if h == said.told:
+        if h == said.told and now - said.told_ns < self.ttl_ns // 2:
             return
         said.told = h
+        said.told_ns = now
         said.disputed = disputed
         if not known:
             self.mail.put(r.key, END_TRACE, False, value, n)

@@ -65,7 +65,7 @@ cdef class Shared:
         self.near_grace_ns = 10 * self.grace_ns
         self.ttl_ns = <uint64_t>(ttl_s * 1e9)
         self.mail = Mail(queue_bytes)
-        self.roots = Roots(self.mail)
+        self.roots = Roots(self.mail, self.ttl_ns)
         self.peers = PeerTable()
         self.epoch = 1
         self.hold_ns = 2000000000
@@ -390,7 +390,7 @@ cdef class Shared:
             return False
         known = top.context & (CTX_ADOPTED | CTX_DISPUTED) != 0
         if known and e.end:
-            self.roots.tell(top, False, top.context & CTX_DISPUTED != 0, self.epoch)
+            self.roots.tell(top, False, top.context & CTX_DISPUTED != 0, self.epoch, now)
         at = self.root_due(e)
         if at == 0 or now < at or (e.passing == PASSING and not e.found):
             return known
@@ -432,7 +432,8 @@ cdef class Shared:
                 right = context_told(self.requests, r, NULL if note.flags & NOTE_DISPUTED else note.trace_id,
                                      note.trace_flags)
                 if r.context & (CTX_ADOPTED | CTX_DISPUTED) or not right:
-                    self.roots.tell(r, right, note.flags & NOTE_DISPUTED != 0 or not right, self.epoch)
+                    self.roots.tell(r, right, note.flags & NOTE_DISPUTED != 0 or not right, self.epoch,
+                                    self.now_ns)
             return 0
         if e == NULL or r == NULL:
             self.late += r == NULL               # else both ends are here

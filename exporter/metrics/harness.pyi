@@ -25,6 +25,7 @@ class Feeder:
     def process(
         self, name: str, instance: str = "host:1", *, hidden: bool = False, series: bytes | None = None
     ) -> int: ...
+    def target_info(self, proc: int, labels: bytes) -> None: ...
     def observe(
         self,
         proc: int,

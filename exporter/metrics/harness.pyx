@@ -81,6 +81,10 @@ cdef class Feeder:
         self.n += 1
         return self.n - 1
 
+    def target_info(self, uint32_t proc, bytes labels):
+        """Further labels of a process's target_info."""
+        self.red.target_info(proc, (<const char *>self.procs[proc].series.p)[:self.procs[proc].series.n], labels)
+
     def observe(self, uint32_t proc, str kind="server", str proto="http", *, uint32_t peer=0, bint peer_seen=False,
                 str status="unset", str reason="", int code=-1, int version=0, uint64_t duration_ns=1_000_000,
                 request_size=-1, response_size=-1, str local="127.0.0.1:8080", str remote="127.0.0.1:40000",

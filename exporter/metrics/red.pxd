@@ -1,6 +1,6 @@
 """RED and service-graph metrics of all spans: see red.pyx."""
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from zerospan.exporter.assemble.processes cimport Proc
 from zerospan.exporter.assemble.span cimport SpanContext, SpanRec
@@ -47,6 +47,8 @@ cdef class Red:
     # The time (CLOCK_MONOTONIC in ns), at every turn of the drain: series that did not change for the TTL are
     # forgotten a few at a time. Without it none is.
     cdef void tick(self, uint64_t now_ns) noexcept nogil
+    # The process with this index (Processes) has ended, and another will have it.
+    cdef void retire(self, uint32_t proc) noexcept nogil
 
     cdef void measure(self, Table table, Series *s, const SpanRec *r, const SpanContext *c, uint64_t duration) noexcept nogil
     cdef Series *http(self, const SpanRec *r, const Proc *me) noexcept nogil

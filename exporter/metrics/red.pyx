@@ -89,32 +89,26 @@ cdef class Red:
     def __dealloc__(self):
         pthread_mutex_destroy(&self.mutex)
 
-    def set_target_info(self, uint32_t proc, bytes labels):
-        """Further labels of a process's target_info, escaped and without braces: b'k8s_pod_name="a",os_type="linux"'.
+    def target_info(self, uint32_t proc, bytes series, bytes labels):
+        """A process's job and instance (as ProcessInfo.series) and its target_info's further labels, escaped and without braces:
+        b'k8s_pod_name="a",os_type="linux"'. What was counted under an earlier name stays there.
 
-        proc: its index in Processes. Call it when the process is described, or again when a label changes.
+        proc: its index in Processes. Call it when the process is described, and when a label changes.
         """
-        cdef Slice s = slice_of(<const uint8_t *><const char *>labels, <uint32_t>len(labels))
-        cdef bint ok
-        with nogil:
-            pthread_mutex_lock(&self.mutex)
-            ok = self.targets.put(proc, s)
-            pthread_mutex_unlock(&self.mutex)
-        if not ok:
-            raise MemoryError(f"target_info of process {proc}: no memory, or no index of a process")
-
-    def rename(self, uint32_t proc, bytes series, bytes labels):
-        """The process is called otherwise now: its job and instance (as ProcessInfo.series) and its further labels. What was counted
-        under its earlier name stays there."""
         cdef Slice s = slice_of(<const uint8_t *><const char *>series, <uint32_t>len(series))
         cdef Slice l = slice_of(<const uint8_t *><const char *>labels, <uint32_t>len(labels))
         cdef bint ok
         with nogil:
             pthread_mutex_lock(&self.mutex)
-            ok = self.targets.rename(proc, s, l)
+            ok = self.targets.put(proc, s, l)
             pthread_mutex_unlock(&self.mutex)
         if not ok:
             raise MemoryError(f"target_info of process {proc}: no memory, or no index of a process")
+
+    cdef void retire(self, uint32_t proc) noexcept nogil:
+        pthread_mutex_lock(&self.mutex)
+        self.targets.retire(proc)
+        pthread_mutex_unlock(&self.mutex)
 
     def self_metrics(self):
         """Own counters for Exposition.render(extra=...): what was capped, dropped, forgotten."""

@@ -22,10 +22,11 @@ cdef class Targets:
     cdef uint32_t n_former   # ever
 
     cdef void touch(self, uint32_t proc, Slice series, uint64_t now_ns) noexcept nogil
-    cdef bint put(self, uint32_t proc, Slice labels) noexcept nogil
     # The process is called otherwise now: its series and labels from now on. Series that stand under its former name keep a
     # target_info, with the labels of now.
-    cdef bint rename(self, uint32_t proc, Slice series, Slice labels) noexcept nogil
+    cdef bint put(self, uint32_t proc, Slice series, Slice labels) noexcept nogil
+    # The process has ended, and its index is given to another: what was counted under its name keeps its target_info.
+    cdef void retire(self, uint32_t proc) noexcept nogil
     # Appends series NUL labels NUL for each that was seen since `after_ns`; of several processes that are one instance, the one
     # that was described first.
     cdef void dump(self, Buf *out, uint64_t after_ns) noexcept nogil

@@ -76,26 +76,29 @@ cdef class Targets:
                 t.labels_n = 0   # they were those of another process that had this index
         t.last_ns = now_ns if now_ns else 1
 
-    cdef bint put(self, uint32_t proc, Slice labels) noexcept nogil:
-        if not self.reserve(proc) or not replace(&self.targets[proc].labels, &self.targets[proc].labels_n, labels):
-            return False
-        self.targets[proc].last_ns = 0
-        return True
-
-    cdef bint rename(self, uint32_t proc, Slice series, Slice labels) noexcept nogil:
+    cdef bint put(self, uint32_t proc, Slice series, Slice labels) noexcept nogil:
         cdef Target *t
-        cdef uint64_t last_ns
         if not self.reserve(proc):
             return False
         t = &self.targets[proc]
-        last_ns = t.last_ns
-        if last_ns and (t.series_n != series.n or memcmp(t.series, series.p, series.n) != 0):
+        if t.last_ns and (t.series_n != series.n or memcmp(t.series, series.p, series.n) != 0):
             if not self.remember(t, labels):
                 return False
-        if not replace(&t.series, &t.series_n, series) or not self.put(proc, labels):
-            return False
-        t.last_ns = last_ns
-        return True
+        return replace(&t.series, &t.series_n, series) and replace(&t.labels, &t.labels_n, labels)
+
+    cdef void retire(self, uint32_t proc) noexcept nogil:
+        cdef Target *t
+        cdef Slice labels
+        if proc >= self.n:
+            return
+        t = &self.targets[proc]
+        if t.last_ns:
+            labels.p = t.labels
+            labels.n = t.labels_n
+            self.remember(t, labels)
+        free(t.series)
+        free(t.labels)
+        memset(t, 0, sizeof(Target))
 
     cdef bint remember(self, const Target *t, Slice labels) noexcept nogil:
         cdef Target *kept

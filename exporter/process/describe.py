@@ -81,7 +81,7 @@ class Tags(Protocol):
 
     def node(self) -> dict[str, str]: ...
 
-    def of(self, tgid: int, place: cgroup.Place, shared: str) -> tuple[dict[str, str], int]:
+    def of(self, tgid: int, place: cgroup.Place, shared: str, created: str = "") -> tuple[dict[str, str], int]:
         """Tags of a process, those of the node included, and ProcessInfo.waits."""
 
     def retire(self, shared: str) -> None:
@@ -310,7 +310,8 @@ class Describer:
         tags: dict[str, str] = {}
         waits = 0
         if self._tags is not None:
-            tags, waits = self._tags.of(draft.tgid, draft.place, draft.shared if keep else "")
+            created = str(draft.facts.get("process.creation.time", ""))
+            tags, waits = self._tags.of(draft.tgid, draft.place, draft.shared if keep else "", created)
             if draft.shared and keep:
                 self._drafts[draft.shared] = draft
         attributes = self._attributes(draft, tags)

@@ -47,6 +47,7 @@ class Follower:
         self._kept: set[bytes] = set()  # keys that described processes depend on
         self._evicted = 0  # keys that are no addresses
         self._resyncs = 0
+        self._pruned = False  # sets are gone that the stream has told
         self._since_ns = time.time_ns()
         self._connected = False
         self._stopping = threading.Event()
@@ -133,6 +134,10 @@ class Follower:
     def _update(self, update: Any) -> None:
         """In the client's thread. An exception makes it ask for everything anew."""
         with self._lock:
+            if update.reset:
+                self._pruned = False
+            elif self._pruned:
+                return  # of the stream that is being ended; the next one begins anew
             try:
                 self.mirror.update(update)
             except KeyError:
@@ -177,25 +182,25 @@ class Follower:
         self._make_room()
 
     def _make_room(self) -> None:
-        over = self.nbytes() - self._limit
-        if over <= 0 or self.table.waits():
+        """What nobody refers to leaves, then the oldest. The enricher tells each set once a stream: so a new one."""
+        if self.nbytes() <= self._limit or self.table.waits() or self._pruned:
             return  # what was told is on its way into the table: then it is known what leaves
         with self._lock:
-            self.mirror.prune()
-        over = self.nbytes() - self._limit
-        if over <= 0:
+            self._pruned = self.mirror.prune() > 0
+        if self._pruned:
+            self._client.again()
+        if self.nbytes() <= self._limit - self._limit // EVICT:
             return
-        keys = self.mirror.counts()["keys"]
-        n = max(keys // EVICT, 64)
+        n = max(self.mirror.counts()["keys"] // EVICT, 64)
         self.table.evict(min(n, self.table.n))
-        others = self.mirror.oldest(n, lambda key: key in self._kept or key[:1] in (b"a", b"e"))
+        with self._lock:
+            others = self.mirror.oldest(n, lambda key: key in self._kept or key[:1] in (b"a", b"e"))
+            for key in others:
+                self.mirror.forget(key)
         self._evicted += len(others)
         if others:
             self._client.drop(others)
             self._wanted.difference_update(others)
-            with self._lock:
-                for key in others:
-                    self.mirror.forget(key)
 
 
 def node_of(config: Enricher) -> str:

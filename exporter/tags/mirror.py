@@ -1,13 +1,14 @@
 """What the enricher has told: tag sets and bindings, bounded in bytes.
 
 Written by the follower's threads, one at a time (follow.py's lock); read by the drain thread while it describes
-processes, without a lock: values are replaced whole and never changed.
+processes, without a lock: values are replaced whole and never changed (see find()).
 
 A restarted enricher tells everything anew, and while its own sources are not in sync yet it may say that it knows
 nothing of what it will know in a second. So a snapshot does not erase what was known: what it has not told until it is
 in sync has gone, and only then.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Container, Iterable
 from typing import Any
@@ -40,7 +41,6 @@ class Mirror:
         self._wanted = wanted
         self.nbytes = 0
         self.in_sync = False
-        self.bad = 0  # updates that referred to a set that was not told
         self._tell = tell
         self._changed = changed
         self._peer_tags = tuple(peer_tags)
@@ -48,6 +48,7 @@ class Mirror:
         self._stamps: dict[int, PeerTags] = {}
         self._bindings: dict[bytes, Pieces] = {}
         self._fresh: set[bytes] | None = None  # keys told since a snapshot began; None: there is none under way
+        self._nothing: set[bytes] = set()  # of which it has said meanwhile that it knows nothing
         self._keys: dict[str, str] = {}  # names of tags, each once
 
     # -- the follower's side
@@ -56,6 +57,7 @@ class Mirror:
         """A TagUpdate. Raises KeyError if it refers to a set that was not told: all has to be told anew."""
         if update.reset:
             self._fresh = set()
+            self._nothing.clear()
             self.prune()  # from here on the stream tells every set anew; later it would miss those that it has told
         self.in_sync = update.in_sync
         for s in update.sets:
@@ -64,13 +66,15 @@ class Mirror:
             pieces = tuple((p.set, p.since_ns, p.until_ns) for p in b.pieces)
             for at, _, _ in pieces:
                 if at not in self._sets:
-                    self.bad += 1
                     raise KeyError(f"set {at:016x} was not told")
             self._put(bytes(b.key), pieces)
         if update.in_sync and self._fresh is not None:
             fresh, self._fresh = self._fresh, None
             for key in self._bindings.keys() - fresh:
-                self.forget(key)
+                if key in self._nothing:
+                    self._put(key, ())  # an answer, which is not given again
+                else:
+                    self.forget(key)
 
     def forget(self, key: bytes) -> None:
         """A key that is of no more interest, or that the enricher no longer tells."""
@@ -83,20 +87,22 @@ class Mirror:
             if pieces:
                 self._changed(key)
 
-    def prune(self) -> None:
-        """Forgets sets that no binding refers to. After it a stream may refer to one that is gone: see update()."""
+    def prune(self) -> int:
+        """Forgets sets that no binding refers to; how many. The stream that told them may refer to them further."""
         used: set[int] = set()
         for pieces in self._bindings.values():
             for at, _, _ in pieces:
                 while at and at not in used:
                     used.add(at)
                     at = self._sets[at][0]
-        for at in self._sets.keys() - used:
+        unused = self._sets.keys() - used
+        for at in unused:
             self.nbytes -= self._cost(*self._sets.pop(at))
             made = self._stamps.pop(at, None)
             self.nbytes -= made.nbytes if made is not None else 0
         if len(self._keys) > 4096:
             self._keys.clear()
+        return len(unused)
 
     def oldest(self, n: int, kept: Callable[[bytes], bool]) -> list[bytes]:
         """The n keys that were told first and longest ago, but for those to be kept."""
@@ -125,10 +131,12 @@ class Mirror:
         """
         at_ns = at_ns or time.time_ns()
         pieces = self._bindings.get(key, ())
-        for at, since, until in pieces:
-            if since <= at_ns and (not until or at_ns < until):
-                return self._flat(at)
-        return self._flat(pieces[-1][0]) if pieces and key[:1] in (b"c", b"u") else None
+        with contextlib.suppress(KeyError):  # it is being forgotten by another thread, and its set with it
+            for at, since, until in pieces:
+                if since <= at_ns and (not until or at_ns < until):
+                    return self._flat(at)
+            return self._flat(pieces[-1][0]) if pieces and key[:1] in (b"c", b"u") else None
+        return None
 
     # -- inside
 
@@ -136,7 +144,6 @@ class Mirror:
         if at in self._sets:
             return
         if base and base not in self._sets:
-            self.bad += 1
             raise KeyError(f"set {at:016x} stands on {base:016x}, which was not told")
         own = list(tags)
         if len(own) % 2:
@@ -148,12 +155,14 @@ class Mirror:
     def _put(self, key: bytes, pieces: Pieces) -> None:
         old = self._bindings.get(key)
         if not pieces and old and not self.in_sync and self._fresh is not None:
+            self._nothing.add(key)
             return  # it has only begun to look: what was known stays until it is in sync
         if not pieces and key not in self._wanted:
             self.forget(key)  # this node's no longer, or too long ago
             return
         if self._fresh is not None:
             self._fresh.add(key)
+            self._nothing.discard(key)
         if old is not None:
             self.nbytes -= KEY_COST + len(old) * PIECE_COST
             if old == pieces:

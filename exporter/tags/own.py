@@ -3,13 +3,15 @@
 Used by the drain thread alone: process/describe.py asks, the pipeline takes the changes to the engine.
 """
 
+from datetime import datetime
 from typing import Protocol
 
 from zerospan.enricher import keys
 from zerospan.exporter.process.cgroup import Place
 
 NOT_ANSWERED, NOTHING_KNOWN = 1, 2  # ProcessInfo.waits
-NAMES = ("service.", "process.")
+ENVIRONMENT = "zerospan.process.env."
+SAME_S = 2.0  # the enricher reckons a process's begin by a clock that it read at another time
 STEP = 32  # processes described again between two steps of the drain: some 0.1 ms each
 
 
@@ -25,6 +27,14 @@ class Source(Protocol):
     def drop(self, dropped: tuple[bytes, ...]) -> None: ...
 
     def changes(self) -> list[bytes]: ...
+
+
+def same_time(a: str, b: str) -> bool:
+    """Whether two process.creation.time can be of one process."""
+    try:
+        return abs((datetime.fromisoformat(a) - datetime.fromisoformat(b)).total_seconds()) < SAME_S
+    except ValueError:
+        return False
 
 
 class Own:
@@ -43,9 +53,10 @@ class Own:
         """The node's tags."""
         return self._source.find(self._node) or {}
 
-    def of(self, tgid: int, place: Place, shared: str) -> tuple[dict[str, str], int]:
-        """Tags of a process: the container's, else the pod's, over what is said of the process itself and the node.
-        And ProcessInfo.waits. shared: follow it by this name.
+    def of(self, tgid: int, place: Place, shared: str, created: str = "") -> tuple[dict[str, str], int]:
+        """Tags of a process: the container's, else the pod's, over its environment (opted in) and the node's. And
+        ProcessInfo.waits. shared: follow it by this name. created: process.creation.time, to tell it from others that
+        had or will have its number.
         """
         container = keys.container(place.container) if place.container else b""
         pod = keys.pod(place.pod) if place.pod else b""
@@ -54,9 +65,10 @@ class Own:
             self._follow(shared, tuple(key for key in (container, pod, process) if key))
         tags = self.node()
         if process:
-            # its names are the describer's to choose, which sees the same; what is opted in (environment) comes along
+            # Said once and not followed, what else it has is of that time; and its names are the describer's to choose.
             said = self._source.find(process) or {}
-            tags = tags | {name: value for name, value in said.items() if not name.startswith(NAMES)}
+            if same_time(said.get("process.creation.time", ""), created):
+                tags = tags | {name: value for name, value in said.items() if name.startswith(ENVIRONMENT)}
         found = None
         for key in (container, pod):
             if key and found is None:

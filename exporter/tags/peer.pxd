@@ -19,6 +19,9 @@ cdef struct Peer:
     uint8_t stands_for       # the address is a Service's: who is behind it is not known by it
     uint8_t pad[7]
 
+# Stays valid as long as b.
+cdef Slice view(bytes b)
+
 cdef class PeerTags:
     """The owner of a Peer's bytes."""
 

@@ -96,7 +96,7 @@ class Metrics:
             series, tags = labels.series(one.service, one.namespace, one.instance), labels.target_info(one.tags)
             made = self.feeder.process(one.service, one.instance, series=series)
             if way == "ours":
-                self.feeder.red.set_target_info(made, tags)
+                self.feeder.target_info(made, tags)
             elif way == "inline":
                 self.more[series] = b"{" + series + b"," + tags
             self.processes.append(made)

@@ -241,8 +241,7 @@ def test_both_ends_are_right_whatever_translates_the_addresses(
     way: str, asked: dict[str, list[Asked]], truth: Truth, stack: Stack
 ) -> None:
     for agent, client, server in asked[way]:
-        [found] = stack.traceql(f'{{ span.user_agent.original = "{agent}" }}')
-        spans = stack.spans(found["traceID"], at_least=2)
+        spans = settled_trace(stack, f'{{ span.user_agent.original = "{agent}" }}', process_spans=2, settle_s=0)
         call, served = sorted(http(spans), key=lambda s: s.kind)
         assert (call.kind, served.kind, served.parent_id) == ("CLIENT", "SERVER", call.span_id)
         for span, own, other in ((call, client, server), (served, server, client)):

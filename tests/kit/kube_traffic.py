@@ -39,9 +39,11 @@ def ask(cluster: Cluster, pod: dict[str, Any], url: str, agent: str, *options: s
     return cluster.kubectl("exec", "-n", meta["namespace"], meta["name"], "-c", container, "--", *argv)
 
 
-def settled_trace(tempo: Tempo, query: str, *, process_spans: int, wait_s: float = WAIT_S) -> Any:
+def settled_trace(
+    tempo: Tempo, query: str, *, process_spans: int, wait_s: float = WAIT_S, settle_s: float = SETTLE_S
+) -> Any:
     """All spans of the one trace that a TraceQL query finds, once it has so many process spans and no more have come
-    for a while. AssertionError with what there is if it stays short, or if there are several traces.
+    for settle_s. AssertionError with what there is if it stays short, or if there are several traces.
     """
     end = time.monotonic() + wait_s
     last, since = -1, 0.0
@@ -52,7 +54,7 @@ def settled_trace(tempo: Tempo, query: str, *, process_spans: int, wait_s: float
         processes = [span for span in spans if span.kind in ("CLIENT", "SERVER")]
         if len(spans) != last:
             last, since = len(spans), time.monotonic()
-        if len(processes) >= process_spans and time.monotonic() - since > SETTLE_S:
+        if len(processes) >= process_spans and time.monotonic() - since >= settle_s:
             return spans
         assert time.monotonic() < end, (
             f"{query}: {len(ids)} traces, {len(processes)} process spans of {process_spans}: "

@@ -164,6 +164,19 @@ def test_check_finds_all_that_the_agent_needs(place: Path) -> None:
     assert code == 0 and found["NIC points"]["state"] == "ok", found["NIC points"]
 
 
+def test_the_agent_finds_a_control_group_by_its_id(place: Path) -> None:
+    """Of which it knows a process's container after the process has ended."""
+    code = """
+import os
+from zerospan.exporter.process.cgroup_ids import CgroupIds, _mount
+own = _mount("/proc") + open("/proc/self/cgroup").read().rpartition("0::")[2].strip()
+print(os.path.samefile(CgroupIds()._path(os.stat(own).st_ino), own))
+"""
+    with sandbox("zerospan.service", place) as box:
+        done = subprocess.run(box.argv([COMMAND[0], "-c", code]), capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
+
+
 def test_the_agent_passes_its_self_test(place: Path) -> None:
     """As the example stands, but for the port: the whole machine is watched for a moment."""
     configure(place, "zerospan.yaml", lambda c: c["metrics"].update(listen="127.0.0.1:0"))

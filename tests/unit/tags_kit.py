@@ -34,6 +34,7 @@ class Client:
         self.connected = True
         self.in_sync = True
         self.asked: list[bytes] = []  # all that ever was
+        self.anew = False
 
     def start(self) -> None: ...
 
@@ -50,6 +51,9 @@ class Client:
             self.wanted.discard(key)
             self.unanswered.discard(key)
 
+    def again(self) -> None:
+        self.anew = True
+
     def stats(self) -> ClientStats:
         return ClientStats(
             connected=self.connected, in_sync=self.in_sync, epoch=self.store.epoch, revision=self.revision
@@ -57,6 +61,7 @@ class Client:
 
     def push(self, reset: bool = False) -> None:
         """What the service would say now."""
+        reset, self.anew = reset or self.anew, False
         if reset:
             self.sent.clear()
             told = set(self.store.of_node(self.node)) | self.wanted

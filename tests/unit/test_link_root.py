@@ -94,6 +94,22 @@ def test_a_host_beside_takes_it_too(rig: RigMaker) -> None:
     assert names(spans) == {TRACE} and len(spans) == 8
 
 
+def test_what_is_told_of_a_root_is_renewed_while_it_runs(rig: RigMaker) -> None:
+    """The store keeps what it was told for a minute; the request takes longer, and who asks late still learns."""
+    hosts = Hosts(rig, 3, processes=ALL, timeout_s=600)
+    wires = begin(hosts, [0, 1, 2, 2], {2: traceparent()})
+    hosts.run(1)
+    side = wires[0].ends[0][0]
+    root = (request_key((side.isn, side.peer_isn), (side.isn + 1) % 2**32), b"t")
+    for _ in range(3):
+        del hosts.values[root]  # expired
+        hosts.run(40, step_ms=100)
+        assert root in hosts.values
+    end(wires)
+    hosts.run(4)
+    assert names(hosts.spans()) == {TRACE}
+
+
 def test_two_that_differ_name_nothing(rig: RigMaker) -> None:
     """b and c, on two hosts, each begin a trace: what stands above keeps its own name, on all hosts the same one."""
     hosts = Hosts(rig, 4, processes=ALL)

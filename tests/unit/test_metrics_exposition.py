@@ -38,7 +38,7 @@ def fed(**options: bool) -> Feeder:
     """Every family, with a few spans each."""
     f = Feeder(body_sizes=True, **options)  # type: ignore[arg-type]
     a, b = f.process("shop/a", "host:1"), f.process("shop/b", "host:2")
-    f.red.set_target_info(a, b'os_type="linux",k8s_pod_name="a\\"b"')
+    f.target_info(a, b'os_type="linux",k8s_pod_name="a\\"b"')
     for proto in ("http", "redis", "postgresql", "dns"):
         for i in range(3):
             f.observe(a, "client", proto, peer=b, peer_seen=True, duration_ns=10**8 * i, operation=b"GET")

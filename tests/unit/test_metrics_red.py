@@ -268,8 +268,8 @@ def test_target_info_once_for_each_instance_with_the_labels_that_python_set() ->
     f = Feeder()
     a, twin, b, silent = f.process("a"), f.process("a"), f.process("b"), f.process("c")
     for p in (a, twin):
-        f.red.set_target_info(p, b'os_type="linux"')
-    f.red.set_target_info(silent, b'os_type="linux"')
+        f.target_info(p, b'os_type="linux"')
+    f.target_info(silent, b'os_type="linux"')
     for p in (a, twin, b):
         f.observe(p)
     assert find(f.render(), "target_info") == {

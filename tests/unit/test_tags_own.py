@@ -200,14 +200,27 @@ def test_what_the_process_and_the_configuration_say_wins(tmp_path: Path) -> None
 
 def test_what_is_opted_in_of_a_process_comes_along_but_not_its_name(agent: Agent) -> None:
     agent.proc.add(8)
-    shared = agent.describe(8).shared
-    said = {"service.name": "other", "process.pid": "1", "zerospan.process.env.TEAM": "red"}
+    info = agent.describe(8)
+    shared, began = info.shared, decoded(info.resource)["process.creation.time"]
+    said = {"service.name": "other", "process.pid": "1", "process.creation.time": began, "k8s.pod.name": "then",
+            "zerospan.process.env.TEAM": "red"}  # fmt: skip
     agent.world.put(keys.process(NODE, 8), said)
     agent.turn()
     assert keys.process(NODE, 8) in agent.world.client.asked
     resource = decoded(agent.again()[shared].resource)
     assert resource["zerospan.process.env.TEAM"] == "red"
     assert (resource["service.name"], resource["process.pid"]) == ("shop", 8)
+    assert "k8s.pod.name" not in resource, "what its pod was when it was asked for"
+
+
+def test_what_was_said_of_a_process_is_not_said_of_the_next_of_its_number(agent: Agent) -> None:
+    agent.proc.add(8)
+    shared = agent.describe(8).shared
+    agent.world.put(
+        keys.process(NODE, 8), {"process.creation.time": "2020-01-01T00:00:00.000Z", "zerospan.process.env.TEAM": "red"}
+    )
+    agent.turn()
+    assert "zerospan.process.env.TEAM" not in decoded(agent.again()[shared].resource)
 
 
 def test_keys_of_processes_that_have_ended_are_dropped(agent: Agent) -> None:
@@ -260,7 +273,7 @@ def test_processes_that_are_one_instance_have_one_target_info() -> None:
     other = f.process("other")
     for proc in (first, second, other):
         f.observe(proc)
-        f.red.set_target_info(proc, b'process_pid="%d"' % proc)
+        f.target_info(proc, b'process_pid="%d"' % proc)
         f.observe(proc)
     raw = Exposition(f.red).render()
     found = [dict(labels) for labels in find(raw, "target_info")]
@@ -274,13 +287,13 @@ def test_series_under_a_former_name_still_have_a_target_info() -> None:
     f = Feeder()
     proc = f.process("curl", series=b'job="curl",instance="n1:7"')
     f.observe(proc)
-    f.red.set_target_info(proc, b'process_pid="7"')
+    f.target_info(proc, b'process_pid="7"')
     f.observe(proc)
-    f.red.rename(proc, b'job="shop/asks",instance="shop.asks-1.curl"', b'k8s_pod_name="asks-1"')
-    f.red.rename(proc, b'job="shop/asks",instance="shop.asks-1.curl"', b'k8s_pod_name="asks-1",k="v"')
+    f.red.target_info(proc, b'job="shop/asks",instance="shop.asks-1.curl"', b'k8s_pod_name="asks-1"')
+    f.red.target_info(proc, b'job="shop/asks",instance="shop.asks-1.curl"', b'k8s_pod_name="asks-1",k="v"')
     told = map(dict, find(Exposition(f.red).render(), "target_info"))
     found = {labels["job"]: labels["k8s_pod_name"] for labels in told}
     assert found == {"curl": "asks-1", "shop/asks": "asks-1"}
     for i in range(3000):  # bounded: the oldest of the former names give way
-        f.red.rename(proc, b'job="j%d",instance="i"' % i, b"")
+        f.red.target_info(proc, b'job="j%d",instance="i"' % i, b"")
     assert len(find(Exposition(f.red).render(), "target_info")) == 1025

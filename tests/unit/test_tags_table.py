@@ -145,6 +145,7 @@ def test_memory_is_bounded_and_the_oldest_leave_first() -> None:
     first = found.index(True)
     assert all(found[first:]), "not the oldest have left"
     assert w.follower.status()["events"]["evicted"] >= first
+    assert w.follower.status()["events"]["resyncs"] == 0, "making room is no fault"
     assert len(w.client.wanted) < 2 * sum(found) + 100, "what has left is still asked for"
 
 
@@ -199,6 +200,24 @@ def test_away_the_last_word_stands_and_a_restart_catches_up() -> None:
     assert w.find("10.0.0.2")[0] is None, "it has gone while the enricher was away"
 
 
+def test_what_has_gone_while_the_enricher_was_away_is_an_answer() -> None:
+    """Said while it began to look, and not again: neither is it unanswered for good, nor asked for in vain."""
+    w = World()
+    w.put(keys.container("c1"), {"k8s.pod.name": "p"})
+    w.pod("10.0.0.2", "goes")
+    w.follower.want((keys.container("c1"),))
+    w.find("10.0.0.2")
+    w.turn()
+    w.client.store = World().store
+    w.client.in_sync, w.client.revision = False, 0
+    w.client.push(reset=True)  # it knows nothing yet, and says so
+    w.client.in_sync = True
+    w.client.push()
+    w.turn()
+    assert w.find("10.0.0.2")[1] == NOTHING_KNOWN
+    assert w.follower.answered(keys.container("c1")) and w.follower.find(keys.container("c1")) is None
+
+
 def test_a_set_that_was_forgotten_makes_all_come_anew() -> None:
     w = World()
     w.pod("10.0.0.1", "a")
@@ -213,6 +232,25 @@ def test_a_set_that_was_forgotten_makes_all_come_anew() -> None:
     assert w.follower.status()["events"]["resyncs"] == 1
     w.client.push(reset=True)
     assert w.follower.answered(keys.address("10.0.0.1"))
+
+
+def test_what_was_let_go_for_room_may_be_spoken_with_again() -> None:
+    """The enricher tells a set once a stream: what was pruned comes by a new one, without a fault."""
+    w = World(cache_bytes=1 << 20)
+    ips = [f"10.1.{i >> 8}.{i & 255}" for i in range(3000)]
+    for ip in ips:
+        w.pod(ip, f"{ip}-{'x' * 200}")
+    for _ in range(3):
+        for at in range(0, len(ips), 300):
+            for ip in ips[at : at + 300]:
+                w.find(ip)
+            for _ in range(4):
+                w.step(1.0)
+                w.turn()
+            for ip in ips[at : at + 300]:
+                assert w.find(ip)[0] in (None, f"{ip}-{'x' * 200}")
+    events = w.follower.status()["events"]
+    assert events["evicted"] > len(ips) and not events["resyncs"]
 
 
 def test_against_a_plain_model() -> None:
