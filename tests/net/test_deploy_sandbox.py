@@ -173,7 +173,7 @@ own = _mount("/proc") + open("/proc/self/cgroup").read().rpartition("0::")[2].st
 print(os.path.samefile(CgroupIds()._path(os.stat(own).st_ino), own))
 """
     with sandbox("zerospan.service", place) as box:
-        done = subprocess.run(box.argv([COMMAND[0], "-c", code]), capture_output=True, text=True)
+        done = subprocess.run(box.argv([sys.executable, "-c", code]), capture_output=True, text=True)
     assert done.stdout == "True\n", done.stderr
 
 
