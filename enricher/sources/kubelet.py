@@ -112,11 +112,14 @@ class KubeletSource:
         except (OSError, ValueError, HTTPException, ApiError, msgspec.DecodeError) as e:
             if not self._stop.is_set():
                 self._failed(e)
+            if self._client is not None and (isinstance(e, ssl.SSLError) or getattr(e, "status", 0) == 401):
+                self._client.drop()
+                self._client = None  # the files of who we are may be others by now
             return False
         with self._lock, self._store.batch():
             self._book.begin()
             now = self._store.now()
-            before = self._store.revision
+            before = self._book.changes
             for pod in pods:
                 node = pod.spec.node_name or self._node
                 if not node or not pod.metadata.uid:
@@ -126,7 +129,7 @@ class KubeletSource:
                 base = self._store.make({"k8s.node.name": node}, self._cluster)
                 self._book.seen(facts, base, after(pod.metadata.deletion_timestamp))
             self._book.whole()
-            self._stats.changes += self._store.revision - before
+            self._stats.changes += self._book.changes - before
             self._stats.in_sync = True
             self._heard = time.monotonic()
         return True
