@@ -67,7 +67,7 @@ class KubeletSource:
         self._book = PodBook(store, Layer.KUBELET)
         self._dropped: Dropped = {}
         self._reader = PodReader(config.naming, config.picks, Owners(), self._dropped)
-        self._cluster = store.make({"k8s.cluster.name": config.cluster_name})
+        self._cluster = store.make({"k8s.cluster.name": config.cluster_name, "k8s.cluster.uid": config.cluster_uid})
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._looks: list[float] = []  # due times that hints asked for

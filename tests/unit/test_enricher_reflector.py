@@ -35,6 +35,8 @@ from kubernetes_objects import (
 )
 
 from zerospan.enricher import keys
+from zerospan.enricher.config import load
+from zerospan.enricher.run import completed
 from zerospan.enricher.source import Layer
 from zerospan.enricher.sources.kubelet import KubeletSource
 from zerospan.enricher.sources.kubernetes import Kubelet, Kubernetes, KubernetesSource
@@ -342,6 +344,24 @@ def test_the_kubelet_tells_its_pods_without_an_api_server(api: Api) -> None:
     assert source.poll() and store.find(keys.address("10.0.0.1")) is None
     api.fail = 1
     assert not source.poll() and source.stats().errors == 1 and "500" in source.stats().last_error
+
+
+def test_the_clusters_name_and_uid_by_the_configuration(api: Api) -> None:
+    api.put(PODS, pod("p", "10.0.0.1"))
+    api.put("/pods", pod("p", "10.0.0.1"))
+    config = load(None, {}, {"cluster.name": "prod", "cluster.uid": "u-1"})
+    wanted = {"k8s.cluster.name": "prod", "k8s.cluster.uid": "u-1"}
+    made = completed(msgspec.convert({"url": api.url, "token_file": ""}, Kubelet), config)
+    kubelets = KubeletSource(store := TagStore(), made, "n1")
+    assert kubelets.poll()
+    cluster = completed(Kubernetes(), config)
+    with running(api, cluster_name=cluster.cluster_name, cluster_uid=cluster.cluster_uid) as r:
+        until(lambda: r.source.stats().in_sync)
+        for held in (store, r.store):
+            found = held.find(keys.address("10.0.0.1"))
+            assert found is not None and {name: found.get(name) for name in wanted} == wanted
+        api.put(NAMESPACES, namespace("kube-system"))  # who knows better tells
+        until(lambda: "u-1" not in r.store.find(keys.address("10.0.0.1")).tags().values())  # type: ignore[union-attr]
 
 
 def test_the_kubelets_changes_are_its_own(api: Api) -> None:

@@ -41,7 +41,7 @@ class Cluster:
         self._store = store
         self._fed = fed
         self.lock = threading.RLock()
-        self._cluster = {"k8s.cluster.name": config.cluster_name, "k8s.cluster.uid": ""}
+        self._cluster = {"k8s.cluster.name": config.cluster_name, "k8s.cluster.uid": config.cluster_uid}
         self._cluster_set = store.make(self._cluster)
         self._nodes: dict[str, tuple[str, TagSet]] = {}  # name: uid, tags
         self._strange: dict[str, TagSet] = {}  # nodes of which only the name is known
