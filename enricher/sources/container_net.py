@@ -2,8 +2,8 @@
 
 A namespace is read through a process that is in it (/proc/PID/net), with no need to enter it. An address stands for a
 container only if nobody else can be meant: not for those that share the host's namespace or one another's, nor where
-two namespaces, the host's among them, have the same address. Looked at when a container comes, and every few seconds, since networks are
-connected and disconnected while it runs. Needs CAP_SYS_PTRACE for other users' processes. Used by os.py.
+two namespaces, the host's among them, have the same address. Looked at when a container comes, and every few seconds,
+since networks are connected and disconnected while it runs. Needs CAP_SYS_PTRACE for other users' processes. Used by os.py.
 """
 
 import logging
@@ -147,7 +147,8 @@ class ContainerNet:
 
 def addresses(net: str, most: int = ADDRESSES_MAX) -> list[str]:
     """What a network namespace has for itself, by /proc/PID/net: without loopback and what holds on one link only.
-    IPv4: fib_trie (the kernel's fib_trie.c); IPv6: if_inet6 (its fourth number is the scope, 00 is global). most: 0: all.
+    IPv4: fib_trie (the kernel's fib_trie.c); IPv6: if_inet6 (its fourth number is the scope, 00 is global). At most so
+    many, 0: all.
     """
     v4 = LOCAL.findall(procfs.read(f"{net}/fib_trie", NET_MAX).decode("ascii", "replace"))
     found = dict.fromkeys(text for text in v4 if not text.startswith("127."))

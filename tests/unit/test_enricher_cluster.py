@@ -159,8 +159,7 @@ def test_a_pod_that_a_list_lacks_stays_gone_when_its_owner_is_told() -> None:
 def test_owners_that_go_before_their_pods() -> None:
     rig = Rig(picks={"pod_labels": ["step"]})
     jobs = {name: job(name, owner("CronJob", "cron") if name == "j1" else None) for name in ("j1", "cron-29398333")}
-    for name, one in jobs.items():
-        rig.put(JOBS, one)
+    rig.put(JOBS, *jobs.values())
     sets = {"web-5d": replicaset("web-5d", owner("Deployment", "web"), "5d")}
     rig.put(REPLICASETS, *sets.values())
     made = [(name, "Job", {}) for name in jobs] + [("web-5d", "ReplicaSet", {"pod-template-hash": "5d"})]
@@ -210,7 +209,9 @@ def test_room_for_node_ports_that_is_given_back_is_taken() -> None:
     rig.put(SERVICES, first, late)
     assert not rig.tags(keys.endpoint("172.30.0.11", 30082))
     for i in range(3):  # made anew, over and over: no further loss
-        rig.put(SERVICES, service("late", "10.96.0.2", f"10.96.1.{i}", ports=((80, 30082), (81, 30083)), type="NodePort"))
+        rig.put(
+            SERVICES, service("late", "10.96.0.2", f"10.96.1.{i}", ports=((80, 30082), (81, 30083)), type="NodePort")
+        )
     assert rig.cluster.dropped == {"node_port_no_room": 2}
     rig.delete(SERVICES, first)
     assert rig.tags(keys.endpoint("172.30.0.11", 30082))["k8s.service.name"] == "late"

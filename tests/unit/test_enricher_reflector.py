@@ -39,8 +39,7 @@ from zerospan.enricher.config import load
 from zerospan.enricher.run import completed
 from zerospan.enricher.source import Layer
 from zerospan.enricher.sources.kubelet import KubeletSource
-from zerospan.enricher.sources.kubernetes import Kubelet, Kubernetes, KubernetesSource
-from zerospan.enricher.sources.kubernetes import client
+from zerospan.enricher.sources.kubernetes import Kubelet, Kubernetes, KubernetesSource, client
 from zerospan.enricher.sources.kubernetes.client import Access, TokenFile, access
 from zerospan.enricher.store import TagStore
 

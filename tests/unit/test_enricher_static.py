@@ -256,7 +256,7 @@ def test_a_match_forgets_what_left_the_store_while_it_did_not_look(run: Any) -> 
     for i in range(70_000):  # more than the store remembers
         store.put(OTHER, cart, layer=Layer.OS, since_ns=i + 1)
         store.end(OTHER, layer=Layer.OS, at_ns=i + 2)
-    assert CONTAINER not in store.keys() and store.since(0) is None
+    assert not store.pieces(CONTAINER) and store.since(0) is None
     matcher.follow()
     store.sweep()
     matcher.follow()

@@ -330,7 +330,6 @@ class Services:
                 count(self._dropped, "node_port_no_room", wanted - lacked)
         self._claims.set(s.uid, claims)
 
-
     def _port_room(self, name: Name, wanted: int) -> bool:
         """Takes room for so many node ports' keys, in place of what the service had. Room that is given back is for
         those that were left out.
