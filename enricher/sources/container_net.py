@@ -3,7 +3,8 @@
 A namespace is read through a process that is in it (/proc/PID/net), with no need to enter it. An address stands for a
 container only if nobody else can be meant: not for those that share the host's namespace or one another's, nor where
 two namespaces, the host's among them, have the same address. Looked at when a container comes, and every few seconds,
-since networks are connected and disconnected while it runs. Needs CAP_SYS_PTRACE for other users' processes. Used by os.py.
+since networks are connected and disconnected while it runs. Needs CAP_SYS_PTRACE for other users' processes. Used by
+os.py.
 """
 
 import logging

@@ -82,8 +82,9 @@ class KubeletSource:
     def stop(self) -> None:
         self._stop.set()
         self._wake.set()
-        if self._client is not None:
-            self._client.close()
+        client = self._client  # its thread may put another there
+        if client is not None:
+            client.close()
         if self._thread is not None:
             self._thread.join(STOP_S)
 

@@ -147,12 +147,14 @@ cdef class PodBook:
                 self.changes += store.put_locked(key, tags, layer, since, 0, node)
         if facts.address_since_ns:
             for key in facts.addresses:
-                keys.append(key)
                 kind = ADDRESS if PyBytes_AS_STRING(key)[0] == c"a" else ENDPOINT
                 had |= kind
                 begun = facts.address_since_ns
                 if record is not None and record.had & kind and key not in record.keys:
                     begun = max(begun, store.now())  # it had others before, all the time since its containers' start
+                    if facts.until_ns and facts.until_ns <= begun:
+                        continue
+                keys.append(key)
                 self._claim(key, old, tags, begun, node)
         for each in facts.containers:
             until = each.until_ns
