@@ -140,7 +140,7 @@ def test_the_last_news_of_a_dead_pod_take_no_address_from_a_living_one() -> None
     rig = Rig()
     rig.put(PODS, pod("a", "10.0.0.1", start=10), pod("b", "10.0.0.2", start=20))
     rig.now = 200
-    last = pod("a", "10.0.0.2", start=10, ended=150)  # that it had changed its address nobody told
+    last = pod("a", "10.0.0.2", start=10, ended=150, phase="Failed")  # that it had changed its address nobody told
     rig.put(PODS, last)
     rig.delete(PODS, last)
     assert [rig.pod_at("10.0.0.2", t) for t in (100, 150, 199, 200, 201)] == ["b"] * 5 and not rig.pod_at("10.0.0.1")
