@@ -53,7 +53,7 @@ TAGS: Final[dict[str, Tag]] = {
     "zerospan.cloud.tag.": Tag("cloud", "tags of the cloud machine; opt-in by glob", "team=shop"),
     # Kubernetes
     "k8s.cluster.name": Tag("configuration, node labels, cloud", "the cluster's name", "prod-1"),
-    "k8s.cluster.uid": Tag("Kubernetes", "uid of the namespace kube-system", "9c5f..."),
+    "k8s.cluster.uid": Tag("Kubernetes, configuration", "uid of the namespace kube-system", "9c5f..."),
     "k8s.node.name": Tag("Kubernetes, kubelet", "node", "n1"),
     "k8s.node.uid": Tag("Kubernetes", "the node's uid", "11d0..."),
     "k8s.namespace.name": Tag("Kubernetes, kubelet", "namespace", "shop"),

@@ -48,7 +48,9 @@ class Cluster(Section, frozen=True):
     name: Annotated[
         str, Meta(description="`k8s.cluster.name`; also for sources with a `cluster_name` that is empty.")
     ] = ""
-    uid: Annotated[str, Meta(description="`k8s.cluster.uid`.")] = ""
+    uid: Annotated[str, Meta(description="`k8s.cluster.uid`; also for sources with a `cluster_uid` that is empty.")] = (
+        ""
+    )
 
 
 class Listen(Section, frozen=True):

@@ -24,7 +24,7 @@ WANTED = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_ONLYDIR
 EVENT = struct.Struct("=iIII")
 READ_BYTES = 1 << 18
 COMPARE_S = 60.0  # however quiet it is
-COMPARE_BLIND_S = 1.0  # while some folders have no watch, or one of the tops is missing
+COMPARE_BLIND_S = 1.0  # while some folders have no watch, or one of the tops is missing; after a failure, too
 libc = ctypes.CDLL(None, use_errno=True)
 
 Told = Callable[[str], None]
@@ -56,6 +56,8 @@ class CgroupWatch:
         self.unwatched = 0  # folders without a watch now
         self.in_sync = threading.Event()  # each top was read once
         self.heard = time.monotonic()  # when the tree was last known to be whole
+        self.failures = 0  # looks and callbacks that raised: bugs
+        self.failing = False  # the last look did
         self._came, self._went = came, went
         self._max = max_watches
         self._watches: dict[int, str] = {}
@@ -95,18 +97,32 @@ class CgroupWatch:
         compared = float("-inf")
         while not self._stop:
             blind = self.unwatched > 0 or any(top not in self._known for top in self.tops)
-            due = compared + (COMPARE_BLIND_S if blind else COMPARE_S) - time.monotonic()
-            if due <= 0:
-                self._compare()
-                compared = time.monotonic()
-                continue
-            poll.poll(int(due * 1000) + 1)
-            if not self._read():
-                self.overflows += 1
-                log.warning("cgroups: the kernel lost events; the tree is read again")
-                compared = float("-inf")
-            elif not blind:
-                self.heard = time.monotonic()
+            due = compared + (COMPARE_BLIND_S if blind or self.failing else COMPARE_S) - time.monotonic()
+            try:
+                if due <= 0:
+                    compared = time.monotonic()
+                    self._compare()
+                    self.failing = False
+                    continue
+                poll.poll(int(due * 1000) + 1)
+                if not self._read():
+                    self.overflows += 1
+                    log.warning("cgroups: the kernel lost events; the tree is read again")
+                    compared = float("-inf")
+                elif not (blind or self.failing):
+                    self.heard = time.monotonic()
+            except Exception:
+                self.failing = True  # what this look did not find, the next one does
+                self.failures += 1
+                log.exception("cgroups: a look at the tree failed: a bug")
+                select.select([self._wake_in], [], [], COMPARE_BLIND_S)
+
+    def _tell(self, told: Told, path: str) -> None:
+        try:
+            told(path)
+        except Exception:
+            self.failures += 1
+            log.exception("cgroups: %s could not be told: a bug", path)
 
     def _compare(self) -> None:
         """What is there now, and what is no more."""
@@ -165,13 +181,13 @@ class CgroupWatch:
                 if watch >= 0:
                     old = self._watches.get(watch)
                     if old is not None and old != path and self._known.pop(old, None) is not None:
-                        self._went(old)  # renamed before we looked
+                        self._tell(self._went, old)  # renamed before we looked
                     self._watches[watch] = path
                 else:
                     self.unwatched += new
                 self._known[path] = watch
                 if new:
-                    self._came(path)
+                    self._tell(self._came, path)
             try:
                 with os.scandir(path) as entries:
                     todo += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
@@ -185,7 +201,7 @@ class CgroupWatch:
         if watch >= 0 and self._watches.get(watch) == path:
             del self._watches[watch]
             libc.inotify_rm_watch(self._fd, watch)  # it has gone with its folder: EINVAL
-        self._went(path)
+        self._tell(self._went, path)
 
     def _remove_all(self, path: str) -> None:
         """A folder that was renamed (v1), with all in it."""

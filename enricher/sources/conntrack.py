@@ -174,12 +174,17 @@ class ConntrackSource:
             for one in self._watched:
                 if one.conntrack is not None:
                     self._read(one, poll)
-            if time.monotonic() - swept > 1:
-                self.table.sweep(time.time_ns())
-                swept = time.monotonic()
-            if self._services is not None and time.monotonic() - looked > LOOK_S:
-                self._services.look(time.time_ns())
-                looked = time.monotonic()
+            try:
+                if time.monotonic() - swept > 1:
+                    swept = time.monotonic()
+                    self.table.sweep(time.time_ns())
+                if self._services is not None and time.monotonic() - looked > LOOK_S:
+                    looked = time.monotonic()
+                    self._services.look(time.time_ns())
+            except Exception as e:
+                self._stats.errors += 1
+                self._stats.last_error = f"{type(e).__name__}: {e}"
+                log.exception("conntrack: a look at what is known failed: a bug")
         for one in self._watched:
             if one.conntrack is not None:
                 one.conntrack.close()
@@ -201,10 +206,10 @@ class ConntrackSource:
                 finally:
                     os.close(fd)
             self._dump(one)
-        except OSError as e:
-            self._failed(one, f"{path}: {e}")
+        except Exception as e:
+            self._failed(one, f"{path}: {e}", e)
 
-    def _failed(self, one: _Watched, what: str) -> None:
+    def _failed(self, one: _Watched, what: str, e: Exception) -> None:
         if one.conntrack is not None:
             one.conntrack.close()
             one.conntrack = None
@@ -214,7 +219,7 @@ class ConntrackSource:
         self._stats.errors += 1
         if what != self._stats.last_error:
             self._stats.last_error = what
-            log.warning("conntrack: %s; it is tried again", what)
+            log.warning("conntrack: %s; it is tried again", what, exc_info=None if isinstance(e, OSError) else e)
 
     def _dump(self, one: _Watched) -> None:
         assert one.conntrack is not None
@@ -246,9 +251,9 @@ class ConntrackSource:
             if not whole or (time.monotonic() - one.dumped > DUMP_S and self.table.has_old()):
                 self._dump(one)
             one.heard_ns = now
-        except OSError as e:
+        except Exception as e:  # a source never dies: what it holds may be wrong now, so all is read anew
             poll.unregister(socket)
-            self._failed(one, f"{one.name}: {e}")
+            self._failed(one, f"{one.name}: {e}", e)
 
     def _take(self, event: Event, now_ns: int, round: int) -> None:
         at = event.at_ns or now_ns

@@ -2,8 +2,9 @@
 
 A namespace is read through a process that is in it (/proc/PID/net), with no need to enter it. An address stands for a
 container only if nobody else can be meant: not for those that share the host's namespace or one another's, nor where
-two namespaces have the same address. Looked at when a container comes, and every few seconds, since networks are
-connected and disconnected while it runs. Needs CAP_SYS_PTRACE for other users' processes. Used by os.py.
+two namespaces, the host's among them, have the same address. Looked at when a container comes, and every few seconds,
+since networks are connected and disconnected while it runs. Needs CAP_SYS_PTRACE for other users' processes. Used by
+os.py.
 """
 
 import logging
@@ -72,7 +73,8 @@ class ContainerNet:
     def look(self) -> None:
         """Compares what is there with what was told. In the thread; for tests, too."""
         now = self._store.now()
-        host = self._namespace(1) or self._namespace(os.getpid())
+        looked = next((pid for pid in (1, os.getpid()) if self._namespace(pid)), 0)
+        host = self._namespace(looked) if looked else 0  # 0: who shares it, or has its addresses, cannot be told
         of: dict[int, list[tuple[Running, int]]] = {}
         seen: set[str] = set()
         self.unreadable = self.ambiguous = 0
@@ -80,10 +82,12 @@ class ContainerNet:
             seen.add(one.id)
             pid = self._process(one.paths)
             namespace = self._namespace(pid) if pid else 0
-            self.unreadable += bool(pid) and not namespace
-            if namespace and namespace != host:
+            self.unreadable += bool(pid) and not (namespace and host)
+            if namespace and host and namespace != host:
                 of.setdefault(namespace, []).append((one, pid))
-        found: dict[bytes, tuple[Running, int] | None] = {}  # None: of several
+        found: dict[bytes, tuple[Running, int] | None] = {}  # None: of several, or the host's (pasta copies it)
+        if of:
+            found |= dict.fromkeys(map(keys.address, addresses(f"{self._proc}/{looked}/net", 0)))
         for users in of.values():
             if len(users) > 1:
                 self.ambiguous += len(users)
@@ -142,9 +146,10 @@ class ContainerNet:
         return self._boot_ns + ticks * 1_000_000_000 // procfs.TICKS if ticks else 0
 
 
-def addresses(net: str) -> list[str]:
+def addresses(net: str, most: int = ADDRESSES_MAX) -> list[str]:
     """What a network namespace has for itself, by /proc/PID/net: without loopback and what holds on one link only.
-    IPv4: fib_trie (the kernel's fib_trie.c); IPv6: if_inet6 (its fourth number is the scope, 00 is global).
+    IPv4: fib_trie (the kernel's fib_trie.c); IPv6: if_inet6 (its fourth number is the scope, 00 is global). At most so
+    many, 0: all.
     """
     v4 = LOCAL.findall(procfs.read(f"{net}/fib_trie", NET_MAX).decode("ascii", "replace"))
     found = dict.fromkeys(text for text in v4 if not text.startswith("127."))
@@ -152,7 +157,7 @@ def addresses(net: str) -> list[str]:
         words = line.split()
         if len(words) == 6 and words[3] == "00" and re.fullmatch(r"[0-9a-f]{32}", words[0]):
             found[":".join(words[0][i : i + 4] for i in range(0, 32, 4))] = None
-    return list(found)[:ADDRESSES_MAX]
+    return list(found)[: most or None]
 
 
 def _below(path: str) -> list[str]:

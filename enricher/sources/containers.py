@@ -26,6 +26,7 @@ from zerospan.exporter.process.containers import Containers, Details, image_part
 log = logging.getLogger(__name__)
 
 RETRY_S = (0.3, 2.0, 10.0)  # a runtime that writes its files late
+NOTHING_SEEN = -(1 << 62)  # a revision of the store so old that it tells of all
 SETTLE_S = 0.02  # changes of the store are looked at in one go
 
 
@@ -57,6 +58,8 @@ class HostContainers:
     ) -> None:
         self.refused = 0
         self.changes = 0
+        self.failures = 0  # looks at the store that raised: bugs
+        self.failing = False  # the last one did
         self._store, self._files, self._node, self._host, self._limit = store, files, node, host, limit
         self._lock = threading.Lock()
         self._containers: dict[str, _Container] = {}
@@ -149,12 +152,23 @@ class HostContainers:
         while not self._stopping:
             with self._lock:
                 again = min((c.again for c in self._containers.values() if c.again), default=0.0)
-            self._changed.wait(max(0.0, again - time.monotonic()) if again else None)
+            if self.failing:
+                self._changed.wait(RETRY_S[1])  # and not at once, whatever changes
+                time.sleep(RETRY_S[0])
+            else:
+                self._changed.wait(max(0.0, again - time.monotonic()) if again else None)
             if self._stopping:
                 return
             time.sleep(SETTLE_S)
             self._changed.clear()
-            self._follow()
+            try:
+                self._follow()
+                self.failing = False
+            except Exception:
+                self.failing = True
+                self.failures += 1
+                self._revision = NOTHING_SEEN
+                log.exception("containers: a look at what has changed failed: a bug; all is looked at again")
 
     def _follow(self) -> None:
         now = self._store.revision

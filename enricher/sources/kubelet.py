@@ -67,7 +67,7 @@ class KubeletSource:
         self._book = PodBook(store, Layer.KUBELET)
         self._dropped: Dropped = {}
         self._reader = PodReader(config.naming, config.picks, Owners(), self._dropped)
-        self._cluster = store.make({"k8s.cluster.name": config.cluster_name})
+        self._cluster = store.make({"k8s.cluster.name": config.cluster_name, "k8s.cluster.uid": config.cluster_uid})
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._looks: list[float] = []  # due times that hints asked for
@@ -82,8 +82,9 @@ class KubeletSource:
     def stop(self) -> None:
         self._stop.set()
         self._wake.set()
-        if self._client is not None:
-            self._client.close()
+        client = self._client  # its thread may put another there
+        if client is not None:
+            client.close()
         if self._thread is not None:
             self._thread.join(STOP_S)
 
@@ -112,11 +113,14 @@ class KubeletSource:
         except (OSError, ValueError, HTTPException, ApiError, msgspec.DecodeError) as e:
             if not self._stop.is_set():
                 self._failed(e)
+            if self._client is not None and (isinstance(e, ssl.SSLError) or getattr(e, "status", 0) == 401):
+                self._client.drop()
+                self._client = None  # the files of who we are may be others by now
             return False
         with self._lock, self._store.batch():
             self._book.begin()
             now = self._store.now()
-            before = self._store.revision
+            before = self._book.changes
             for pod in pods:
                 node = pod.spec.node_name or self._node
                 if not node or not pod.metadata.uid:
@@ -126,7 +130,7 @@ class KubeletSource:
                 base = self._store.make({"k8s.node.name": node}, self._cluster)
                 self._book.seen(facts, base, after(pod.metadata.deletion_timestamp))
             self._book.whole()
-            self._stats.changes += self._store.revision - before
+            self._stats.changes += self._book.changes - before
             self._stats.in_sync = True
             self._heard = time.monotonic()
         return True

@@ -61,7 +61,7 @@ class Matcher:
             return 0
         seen, self._revision = self._revision, self._store.revision
         changed = self._store.since(seen)
-        return self._follow(self._store.keys() if changed is None else changed)
+        return self._follow(list({*self._store.keys(), *self._open}) if changed is None else changed)
 
     def _follow(self, keys: list[bytes]) -> int:
         with self._store.batch():

@@ -59,6 +59,7 @@ class NatTable:
         self._reply: dict[bytes, Found] = {}
         self._ended: deque[Nat] = deque()
         self._count = 0
+        self._old = 0  # open ones that are older than the table
 
     def __len__(self) -> int:
         return self._count
@@ -85,6 +86,7 @@ class NatTable:
                     before = before[1:]
                 table[key] = (*before, nat)
             self._count += 1
+            self._old += not since_ns
             return True
 
     def end(self, original: bytes, at_ns: int) -> bool:
@@ -111,8 +113,7 @@ class NatTable:
 
     def has_old(self) -> bool:
         """Whether a connection is open that is older than the table: its end may never be told (conntrack.py)."""
-        with self._lock:
-            return any(not nat.since_ns and not nat.until_ns for found in self._original.values() for nat in found)
+        return self._old > 0
 
     def sweep(self, now_ns: int) -> None:
         """Lets go of what ended long ago."""
@@ -158,6 +159,7 @@ class NatTable:
         return Ends(up[:18], down[18:36], True, since, until)
 
     def _end(self, nat: Nat, at_ns: int) -> None:
+        self._old -= not nat.since_ns and not nat.until_ns
         nat.until_ns = max(at_ns, nat.since_ns + 1)
         self._ended.append(nat)
 

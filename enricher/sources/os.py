@@ -120,8 +120,10 @@ class OsSource:
 
     def stats(self) -> SourceStats:
         watch = self.watch
+        failing = watch.failing or self.containers.failing
+        failures = watch.failures + self.containers.failures
         return SourceStats(
-            in_sync=watch.in_sync.is_set(),
+            in_sync=watch.in_sync.is_set() and not failing,
             entities={
                 "container": len(self.containers),
                 "cgroup": watch.folders(),
@@ -130,11 +132,11 @@ class OsSource:
                 "ambiguous": self.net.ambiguous,
                 "unreadable": self.net.unreadable,
             },
-            lag_s=time.monotonic() - watch.heard if watch.unwatched or watch.error else 0.0,
+            lag_s=time.monotonic() - watch.heard if watch.unwatched or watch.error or watch.failing else 0.0,
             changes=self.containers.changes,
-            errors=self._errors + watch.overflows + self.containers.refused + bool(watch.error),
+            errors=self._errors + watch.overflows + self.containers.refused + bool(watch.error) + failures,
             resyncs=watch.overflows,
-            last_error=watch.error or self._error,
+            last_error=watch.error or self._error or ("a look failed: see the log" if failures else ""),
         )
 
     def lookup(self, pid: int) -> Mapping[str, str] | None:

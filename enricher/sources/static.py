@@ -260,6 +260,7 @@ class StaticSource:
         self._stamp: tuple[int, ...] | None = None
         self._current = time.monotonic()  # when what is told was last seen to be what is written
         self._good = False
+        self._unread = False  # the last look could not read it: the next one tries again, whatever the stamp
         self._matcher = Matcher(store)
         self._wake = threading.Event()
 
@@ -311,7 +312,8 @@ class StaticSource:
     def _look(self) -> None:
         """Reads all again if the file is another than at the last look. Never raises."""
         stamp = self._file_stamp()
-        if stamp == self._stamp:
+        same = stamp == self._stamp
+        if same and not self._unread:
             if self._good:
                 self._current = time.monotonic()
             return
@@ -320,9 +322,12 @@ class StaticSource:
             made = table(self._config)
             self._tell(made, 0 if not self._ranges and not self._points and not again else self._clock())
         except Exception as e:  # a source never raises out of its thread
-            self._good = False
+            self._good, self._unread = False, _unread(e)
             known = isinstance(e, ConfigError)
-            self._stats.last_error = str(e).partition("\n")[0] if known else f"{type(e).__name__}: {e}"
+            text = str(e).partition("\n")[0] if known else f"{type(e).__name__}: {e}"
+            if same and text == self._stats.last_error:
+                return  # as before, and said
+            self._stats.last_error = text
             kept = "; the version before stays" if self._ranges or self._points else ""
             for problem in e.problems[:20] if isinstance(e, ConfigError) else ():
                 log.warning("static entries refused%s: %s", kept, problem)
@@ -330,7 +335,7 @@ class StaticSource:
                 log.warning("static entries refused%s", kept, exc_info=e)
             self._stats.errors += 1
             return
-        self._good, self._current = True, time.monotonic()
+        self._good, self._unread, self._current = True, False, time.monotonic()
         for doubt in made.doubts:
             log.warning("static entries: %s", doubt)
 
@@ -341,7 +346,8 @@ class StaticSource:
             at = os.stat(self._config.file)
         except OSError as e:
             return (e.errno or -1,)
-        return at.st_mtime_ns, at.st_size, at.st_ino, at.st_dev  # the inode: a ConfigMap's link is turned
+        # the inode: a ConfigMap's link is turned; ctime: who may read it has changed
+        return at.st_mtime_ns, at.st_ctime_ns, at.st_size, at.st_ino, at.st_dev
 
     def _tell(self, made: Table, since_ns: int) -> None:
         """The store holds what `made` says and nothing else of ours. since_ns 0: it has always been so."""
@@ -365,6 +371,13 @@ class StaticSource:
         self._ranges, self._points = ranges, points
         stats.changes += self._matcher.set(made.rules, frozenset(points), since_ns)
         stats.entities = {"range": len(ranges), **_count(points)}
+
+
+def _unread(e: BaseException | None) -> bool:
+    """Whether it was the file that could not be read, not what stands in it that is wrong."""
+    while e is not None and not isinstance(e, OSError):
+        e = e.__context__
+    return e is not None
 
 
 def _count(points: Iterable[bytes]) -> dict[str, int]:

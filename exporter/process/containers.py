@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import stat
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -91,7 +92,7 @@ def host_root(proc: str) -> str:
 
 class Containers:
     """root: before all paths ("/host" in a container that has the host there). Further folders of each runtime may be
-    given; the usual ones are looked at, too. One thread.
+    given; the usual ones are looked at, too. Thread-safe.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Containers:
         self._bundles = [root + path for path in (*bundles, *BUNDLES)]
         self._storages = [root + path for path in (*storages, *STORAGES)]
         self._known: dict[str, Details] = {}
+        self._lock = threading.Lock()  # of _known
         self._lists: dict[str, tuple[tuple[int, int], dict[str, _Stored]]] = {}
 
     @classmethod
@@ -119,13 +121,15 @@ class Containers:
         if known is None and ID.fullmatch(container):
             known = self._of_docker(container) or self._of_bundle(container) or self._of_storage(container)
             if known is not None:
-                if len(self._known) >= CACHE:
-                    del self._known[next(iter(self._known))]
-                self._known[container] = known
+                with self._lock:
+                    if len(self._known) >= CACHE and container not in self._known:
+                        del self._known[next(iter(self._known))]
+                    self._known[container] = known
         return known
 
     def forget(self, container: str) -> None:
-        self._known.pop(container, None)
+        with self._lock:
+            self._known.pop(container, None)
 
     def _of_docker(self, container: str) -> Details | None:
         for folder in self._docker:

@@ -30,6 +30,7 @@ class Api:
         self.events: dict[str, list[tuple[int, str, Object]]] = defaultdict(list)
         self.oldest = 0  # versions before this one are gone (410)
         self.token = token
+        self.client = ""  # name in the only client certificate that is let in, over TLS
         self.forbidden: set[str] = set()
         self.fail = 0  # so many requests answer 500
         self.expire_continue = 0  # so many continue tokens are too old
@@ -148,6 +149,8 @@ class _Handler(BaseHTTPRequestHandler):
             namespace, _, plural = rest.partition("/")
             resource = f"{head}/{plural}"
         if api.token and self.headers.get("Authorization") != f"Bearer {api.token}":
+            return self.status(401, "Unauthorized")
+        if api.client and api.client not in str(self.connection.getpeercert()):  # type: ignore[attr-defined]
             return self.status(401, "Unauthorized")
         if api.fail > 0:
             api.fail -= 1

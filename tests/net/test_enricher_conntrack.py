@@ -347,6 +347,27 @@ def test_a_namespace_that_is_not_there_is_said_and_awaited(world: None, store: T
         subprocess.run(["ip", "netns", "del", TAG + "late"], capture_output=True)
 
 
+def test_a_bug_costs_a_reading_and_not_the_thread(source: ConntrackSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    take, failed = source._take, []
+
+    def fails_once(*args: Any) -> None:
+        if not failed:
+            failed.append(args)
+            raise KeyError("a bug")
+        take(*args)
+
+    monkeypatch.setattr(source, "_take", fails_once)
+    call = Call(("10.96.0.11", 53), socket.SOCK_DGRAM, at=("10.77.3.2", 5353))
+    try:
+        wait(lambda: failed)
+        wait(lambda: source.stats().errors == 1 and "a bug" in source.stats().last_error)
+        wait(lambda: source.stats().in_sync)  # opened and read anew
+        wait(lambda: call.of_client(source))
+        assert source._thread.is_alive()
+    finally:
+        call.close()
+
+
 def test_the_tag_service_is_answered_with_the_real_ends_tags(source: ConntrackSource, store: TagStore) -> None:
     server = store.make({"k8s.pod.name": "back-0", "service.name": "back"})
     client = store.make({"k8s.pod.name": "front-0"})

@@ -175,6 +175,24 @@ def test_where_several_may_be_meant_nobody_is_named(machine: Machine, containers
     assert containers.whose("10.90.0.3") == "b" and containers.whose("10.90.0.2") is None
 
 
+def test_what_the_host_has_itself_is_no_containers(
+    machine: Machine, containers: Containers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rootless podman's pasta copies the host's address; a docker in docker has the same bridges."""
+    own = next(text for text in addresses("/proc/1/net") if ":" not in text)
+    machine.namespace("a", "10.90.0.2/16", f"{own}/32")
+    containers.add("a", machine.container("a" * 64, "a"))
+    containers.look()
+    assert own in addresses(f"/proc/{machine.processes[-1].pid}/net")
+    assert containers.whose(own) is None and containers.whose("10.90.0.2") == "a"
+    assert containers.net.ambiguous == 1
+    namespace = containers.net._namespace
+    hidden = {1, os.getpid()}
+    monkeypatch.setattr(containers.net, "_namespace", lambda pid: 0 if pid in hidden else namespace(pid))
+    containers.look()  # without a look at the host's nobody can be told from it
+    assert containers.whose("10.90.0.2") is None and containers.net.unreadable == 1
+
+
 def test_a_process_in_a_group_below(machine: Machine, containers: Containers) -> None:
     """A container with an init system."""
     machine.namespace("a", "10.90.0.2/16")

@@ -20,7 +20,10 @@ from enricher_kit import Authority
 from fake_kubernetes import Api
 from kubernetes_objects import PODS, pod
 
+from zerospan.enricher.sources.kubelet import KubeletSource
+from zerospan.enricher.sources.kubernetes import Kubelet
 from zerospan.enricher.sources.kubernetes.client import Access, ApiError, Client, access
+from zerospan.enricher.store import TagStore
 
 PACKAGE = "import sys; from zerospan.enricher.sources.kubernetes.client import access; access({!r}); "
 
@@ -63,13 +66,18 @@ def encoded(file: str) -> str:
     return base64.b64encode(Path(file).read_bytes()).decode()
 
 
-def test_certificates_that_stand_in_it(api: Api, tmp_path: Path) -> None:
-    authority = Authority(tmp_path)
-    (cert, key), (ours, our_key) = authority.issue("server"), authority.issue("client")
+def behind(authority: Authority, cert: str, key: str) -> ssl.SSLContext:
+    """A server's, that wants a client's certificate."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.cert)
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_cert_chain(cert, key)
-    api.server.socket = context.wrap_socket(api.server.socket, server_side=True)
+    return context
+
+
+def test_certificates_that_stand_in_it(api: Api, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    (cert, key), (ours, our_key) = authority.issue("server"), authority.issue("client")
+    api.server.socket = behind(authority, cert, key).wrap_socket(api.server.socket, server_side=True)
     url = api.url.replace("http:", "https:")
     trusted = {"server": url, "certificate-authority-data": encoded(authority.cert)}
     known = {"client-certificate-data": encoded(ours), "client-key-data": encoded(our_key)}
@@ -81,6 +89,37 @@ def test_certificates_that_stand_in_it(api: Api, tmp_path: Path) -> None:
     assert pods(access(written(tmp_path, {"server": url, "insecure-skip-tls-verify": True}, known))) == ["p"]
     named = trusted | {"server": url.replace("127.0.0.1", "127.0.0.2"), "tls-server-name": "localhost"}
     assert access(written(tmp_path, named, known))._server_name == "localhost"
+
+
+def test_a_certificate_that_is_renewed(api: Api, tmp_path: Path) -> None:
+    """By an exec plugin or by whoever writes the file: the old one is refused, the new one is read."""
+    authority = Authority(tmp_path)
+    api.put("/pods", pod("p", "10.0.0.1"))
+    pairs = {name: authority.issue(name) for name in ("server", "client-one", "client-two")}
+    api.server.socket = behind(authority, *pairs["server"]).wrap_socket(api.server.socket, server_side=True)
+    (tmp_path / "now.pem").symlink_to(pairs["client-one"][0])
+    (tmp_path / "now.key").symlink_to(pairs["client-one"][1])
+    trusted = {"server": api.url.replace("http:", "https:"), "certificate-authority-data": encoded(authority.cert)}
+    files = {"client-certificate": str(tmp_path / "now.pem"), "client-key": str(tmp_path / "now.key")}
+    api.client = "client-one"
+    found = access(written(tmp_path, trusted, files))
+    kubelet = KubeletSource(
+        TagStore(),
+        Kubelet(
+            url=trusted["server"], ca_file=authority.cert, token_file="",
+            client_cert_file=files["client-certificate"], client_key_file=files["client-key"],
+        ),
+        "n1",
+    )  # fmt: skip
+    assert pods(found) == ["p"] and kubelet.poll()
+    api.client = "client-two"
+    for end, file in zip(("pem", "key"), pairs["client-two"], strict=True):
+        (tmp_path / f"now.{end}").unlink()
+        (tmp_path / f"now.{end}").symlink_to(file)
+    with pytest.raises(ApiError, match="401"):
+        pods(found)
+    assert pods(found) == ["p"]
+    assert not kubelet.poll() and kubelet.poll()
 
 
 def test_tokens_names_and_contexts(api: Api, tmp_path: Path) -> None:

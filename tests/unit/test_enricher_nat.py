@@ -77,6 +77,27 @@ def test_ended_ones_make_room_and_what_finds_none_is_counted() -> None:
     assert table.end_others(9, 400, frozenset({0})) == 100
 
 
+def test_old_ones_are_counted_as_a_slow_look_counts_them() -> None:
+    rng, table, seen = random.Random(8), NatTable(ENTRY_BYTES * 40, 5 * S), set()
+    for now in range(1, 4000):
+        one = ends("10.0.0.1", rng.randrange(60) + 1, "10.96.0.1", 53)
+        what = rng.random()
+        if what < 0.5:
+            reply = ends("10.0.0.9", 53, "10.0.0.1", rng.randrange(3) + 1)
+            table.add(one, reply, now * S if rng.random() < 0.8 else 0, rng.randrange(3))
+        elif what < 0.9:
+            table.end(one, now * S)
+        elif what < 0.95:
+            table.end_others(rng.randrange(3), now * S, frozenset({rng.randrange(3)}))
+        else:
+            table.sweep(now * S)
+        open_ones = [nat for found in table._original.values() for nat in found if not nat.until_ns]
+        old = any(not nat.since_ns for nat in open_ones)
+        assert table.has_old() == old
+        seen.add(old)
+    assert seen == {False, True}
+
+
 def test_its_bytes_are_those_it_says() -> None:
     n = 20_000
     tracemalloc.start()

@@ -2,8 +2,10 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,9 +20,11 @@ from zerospan.enricher import keys
 from zerospan.enricher.names import TAGS
 from zerospan.enricher.source import Layer
 from zerospan.enricher.sources.cgroup_watch import CgroupWatch, tops
+from zerospan.enricher.sources.containers import HostContainers
 from zerospan.enricher.sources.os import OsConfig, OsSource, os_release
 from zerospan.enricher.sources.processes import masked
 from zerospan.enricher.store import TagStore
+from zerospan.exporter.process.containers import Containers
 from zerospan.exporter.process.program import program
 
 ID, OTHER = "c0ffee" * 10 + "cafe", "ab" * 32
@@ -203,6 +207,7 @@ def test_the_watch_follows_the_tree(max_watches: int, tmp_path: Path) -> None:
         assert (watch.unwatched > 0) == (max_watches == 3)
     finally:
         watch.stop()
+    assert watch.failures == 0
 
 
 def test_a_top_that_comes_later_and_goes(tmp_path: Path) -> None:
@@ -219,6 +224,107 @@ def test_a_top_that_comes_later_and_goes(tmp_path: Path) -> None:
         wait(lambda: tree.there == set())
         (top / "y").mkdir(parents=True)
         wait(lambda: tree.there == folders(top))
+    finally:
+        watch.stop()
+    assert watch.failures == 0
+
+
+def test_a_look_that_fails_is_counted_and_the_next_one_makes_it_good(
+    tmp_path: Path, store: TagStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top, group = tmp_path / "top", f"docker-{ID}.scope"
+    top.mkdir()
+    host = HostContainers(store, Containers(str(tmp_path)), "n1", lambda: None)
+    watch = CgroupWatch([str(top)], host.came, host.went)
+
+    def fails_twice(real: Any) -> Any:
+        calls = iter((1, 2))
+
+        def call(*args: Any) -> Any:
+            if next(calls, 0):
+                raise KeyError("a bug")
+            return real(*args)
+
+        return call
+
+    monkeypatch.setattr(watch, "_add", fails_twice(watch._add))
+    monkeypatch.setattr("zerospan.enricher.sources.cgroup_watch.COMPARE_BLIND_S", 0.05)
+    monkeypatch.setattr("zerospan.enricher.sources.containers.RETRY_S", (0.02, 0.02, 0.02))
+    host.start()
+    watch.start()
+    try:
+        wait(watch.in_sync.is_set)
+        wait(lambda: not watch.failing)
+        assert watch.failures == 2
+        (top / group).mkdir()
+        wait(lambda: store.find(keys.container(ID)))
+        monkeypatch.setattr(host, "_bind", fails_twice(host._bind))
+        pod = store.make({"k8s.pod.name": "p"})
+        host._of_pod[keys.pod(UID)] = {ID}
+        host._containers[ID].uid = UID
+        store.put(keys.pod(UID), pod, layer=Layer.KUBERNETES, since_ns=1)
+        wait(lambda: (found := store.find(keys.container(ID))) is not None and found.get("k8s.pod.name") == "p")
+        wait(lambda: not host.failing)
+        assert host.failures == 2
+    finally:
+        watch.stop()
+        host.stop()
+
+
+def test_names_of_containers_are_found_by_many_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zerospan.exporter.process.containers.CACHE", 4)
+    ids = [f"{i:064x}" for i in range(16)]
+    for id in ids:
+        folder = tmp_path / "var/lib/docker/containers" / id
+        folder.mkdir(parents=True)
+        (folder / "config.v2.json").write_text(json.dumps({"Name": f"/name-{id}"}))
+
+    class Slow(dict[str, Any]):
+        def __delitem__(self, key: str) -> None:
+            time.sleep(0.0001)  # others run meanwhile
+            super().__delitem__(key)
+
+    files = Containers(str(tmp_path))
+    files._known = Slow()
+    failed: list[BaseException] = []
+
+    def ask(seed: int) -> None:
+        rng = random.Random(seed)
+        try:
+            for _ in range(200):
+                id = rng.choice(ids)
+                found = files.find(id)
+                assert found is not None and found.name == f"name-{id}"
+                if rng.random() < 0.3:
+                    files.forget(rng.choice(ids))
+        except BaseException as e:
+            failed.append(e)
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed and len(files._known) <= 4
+
+
+def test_a_callback_that_fails_costs_one_folder(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def came(path: str) -> None:
+        if path.endswith("/b"):
+            raise KeyError("a bug")
+        told.append(path)
+
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    watch = CgroupWatch([str(tmp_path)], came, lambda path: None)
+    watch.start()
+    try:
+        wait(watch.in_sync.is_set)
+        (tmp_path / "d").mkdir()
+        wait(lambda: str(tmp_path / "d") in told)
+        assert sorted(told) == [str(tmp_path), *(f"{tmp_path}/{name}" for name in "acd")] and watch.failures == 1
     finally:
         watch.stop()
 
@@ -251,6 +357,7 @@ def test_lost_events_are_counted_and_made_good(tmp_path: Path) -> None:
         assert watch.overflows >= 1
     finally:
         watch.stop()
+    assert watch.failures == 0
 
 
 def test_the_folders_of_this_machine() -> None:

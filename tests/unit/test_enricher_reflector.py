@@ -35,8 +35,11 @@ from kubernetes_objects import (
 )
 
 from zerospan.enricher import keys
+from zerospan.enricher.config import load
+from zerospan.enricher.run import completed
+from zerospan.enricher.source import Layer
 from zerospan.enricher.sources.kubelet import KubeletSource
-from zerospan.enricher.sources.kubernetes import Kubelet, Kubernetes, KubernetesSource
+from zerospan.enricher.sources.kubernetes import Kubelet, Kubernetes, KubernetesSource, client
 from zerospan.enricher.sources.kubernetes.client import Access, TokenFile, access
 from zerospan.enricher.store import TagStore
 
@@ -210,6 +213,22 @@ def test_a_silent_connection_is_left(api: Api) -> None:
         until(lambda: r.pod("10.0.6.1"))
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_server_that_does_not_answer_is_an_error(api: Api, late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(api, 2)
+    with running(api, watch=["pods"]) as r:
+        if late:  # it lists, and then no watch is answered
+            until(lambda: r.source.stats().in_sync)
+        monkeypatch.setattr(client, "READ_S", 0.05)
+        api.slow_s = 0.3
+        api.cut()
+        until(lambda: r.source.stats().errors >= 3 and "timed out" in r.source.stats().last_error)
+        until(lambda: r.source.stats().lag_s > 0.1)
+        api.slow_s = 0.0
+        api.put(PODS, pod("after", "10.0.6.1"))
+        until(lambda: r.pod("10.0.6.1"))
+
+
 def test_without_the_right_to_a_kind_the_rest_is_known(api: Api) -> None:
     fill(api, 3)
     api.forbidden = {SLICES, REPLICASETS, NODES}
@@ -324,6 +343,42 @@ def test_the_kubelet_tells_its_pods_without_an_api_server(api: Api) -> None:
     assert source.poll() and store.find(keys.address("10.0.0.1")) is None
     api.fail = 1
     assert not source.poll() and source.stats().errors == 1 and "500" in source.stats().last_error
+
+
+def test_the_clusters_name_and_uid_by_the_configuration(api: Api) -> None:
+    api.put(PODS, pod("p", "10.0.0.1"))
+    api.put("/pods", pod("p", "10.0.0.1"))
+    config = load(None, {}, {"cluster.name": "prod", "cluster.uid": "u-1"})
+    wanted = {"k8s.cluster.name": "prod", "k8s.cluster.uid": "u-1"}
+    made = completed(msgspec.convert({"url": api.url, "token_file": ""}, Kubelet), config)
+    kubelets = KubeletSource(store := TagStore(), made, "n1")
+    assert kubelets.poll()
+    cluster = completed(Kubernetes(), config)
+    with running(api, cluster_name=cluster.cluster_name, cluster_uid=cluster.cluster_uid) as r:
+        until(lambda: r.source.stats().in_sync)
+        for held in (store, r.store):
+            found = held.find(keys.address("10.0.0.1"))
+            assert found is not None and {name: found.get(name) for name in wanted} == wanted
+        api.put(NAMESPACES, namespace("kube-system"))  # who knows better tells
+        until(lambda: "u-1" not in r.store.find(keys.address("10.0.0.1")).tags().values())  # type: ignore[union-attr]
+
+
+def test_the_kubelets_changes_are_its_own(api: Api) -> None:
+    api.put("/pods", pod("p", "10.0.0.1"))
+    store, source = kubelet(api)
+    assert source.poll() and source.stats().changes == store.revision == 3  # pod, address, container
+    assert source.poll() and source.stats().changes == 3
+    reader, read = source._reader, []
+
+    class Busy:
+        def read(self, *args: Any) -> Any:  # meanwhile somebody else tells of something
+            read.append(store.put(keys.node("n2"), store.make({}), layer=Layer.STATIC, since_ns=len(read)))
+            return reader.read(*args)
+
+    source._reader = Busy()  # type: ignore[assignment]
+    assert source.poll() and read and source.stats().changes == 3
+    api.delete("/pods", uid_of("shop/p"))
+    assert source.poll() and source.stats().changes == 6
 
 
 def test_a_hint_makes_the_kubelet_look_at_once(api: Api) -> None:

@@ -1,5 +1,7 @@
 """The static source: what people write is in the store, what they take out leaves it, what is wrong is refused."""
 
+import builtins
+import io
 import ipaddress
 import logging
 import os
@@ -15,6 +17,7 @@ import yaml
 
 from zerospan.enricher import keys
 from zerospan.enricher.source import Layer
+from zerospan.enricher.sources.match import Matcher, Rule
 from zerospan.enricher.sources.static import Entry, StaticConfig, StaticSource, problems, table
 from zerospan.enricher.store import TagStore
 from zerospan.exporter.config.tree import ConfigError
@@ -211,6 +214,53 @@ def test_a_bad_version_is_refused_whole_and_said_once(
     replace(file, good.replace("name: r", "name: r3"))
     until(lambda: source.stats().in_sync)
     assert tags_at(store, "10.1.1.1")[SN] == "r3" and source.stats().lag_s == 0
+
+
+def test_a_file_that_may_be_read_later_is_read_then(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    file = tmp_path / "static.yaml"
+    file.write_text("entries: [{name: r, addresses: [192.0.2.7]}]\n")
+    real = open
+
+    def refuses(name: Any, *args: Any, **more: Any) -> Any:
+        if str(name) == str(file):
+            raise PermissionError(13, "Permission denied", str(file))
+        return real(name, *args, **more)
+
+    monkeypatch.setattr(builtins, "open", refuses)
+    monkeypatch.setattr(io, "open", refuses)
+    source, store = run(file=str(file))
+    stamp, looks = source._stamp, len(caplog.records)
+    time.sleep(0.1)  # ten looks
+    assert source.stats().errors == 1 and len(caplog.records) == looks == 1 and not source.stats().in_sync
+    monkeypatch.undo()  # and nothing of the file has changed
+    until(lambda: source.stats().in_sync)
+    assert tags_at(store, "192.0.2.7")[SN] == "r" and source._stamp == stamp
+    file.chmod(0o400)
+    until(lambda: source._stamp != stamp)
+
+
+def test_a_match_forgets_what_left_the_store_while_it_did_not_look(run: Any) -> None:
+    store = TagStore()
+    matcher = Matcher(store)
+    matcher.set([Rule({"container.name": "cart-*"}, {"team": "a"})], frozenset(), 0)
+    cart = store.make({"container.name": "cart-1"})
+    store.put(CONTAINER, cart, layer=Layer.KUBERNETES, since_ns=100)
+    matcher.follow()
+    assert len(matcher) == 1
+    store.end(CONTAINER, layer=Layer.KUBERNETES, at_ns=200)
+    store.end(CONTAINER, layer=Layer.STATIC, at_ns=200)
+    store.sweep()
+    for i in range(70_000):  # more than the store remembers
+        store.put(OTHER, cart, layer=Layer.OS, since_ns=i + 1)
+        store.end(OTHER, layer=Layer.OS, at_ns=i + 2)
+    assert not store.pieces(CONTAINER) and store.since(0) is None
+    matcher.follow()
+    store.sweep()
+    matcher.follow()
+    assert CONTAINER not in matcher._open
 
 
 def test_a_link_that_is_turned_is_a_change(run: Any, tmp_path: Path) -> None:

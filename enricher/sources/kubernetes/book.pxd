@@ -33,7 +33,8 @@ cdef class Record:
     cdef int64_t dies_ns
     cdef str node
     cdef tuple keys
-    cdef int64_t generation
+    cdef int generation
+    cdef int had
 
 
 cdef class PodBook:
@@ -41,7 +42,8 @@ cdef class PodBook:
     cdef int _layer
     cdef object _member
     cdef dict _records
-    cdef int64_t _generation
+    cdef int _generation
+    cdef readonly int64_t changes
     cdef dict _sets
 
     cdef int _seen(self, PodFacts facts, TagSet base, int64_t dies_ns) except -1

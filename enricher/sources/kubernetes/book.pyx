@@ -16,6 +16,8 @@ from zerospan.enricher.tagset cimport TagSet, same
 cdef int64_t SECOND = 1_000_000_000
 cdef enum:
     SHARED = 2048   # shared sets that are found by their dict
+    ADDRESS = 1     # Record.had
+    ENDPOINT = 2
 
 
 @cython.final
@@ -31,7 +33,9 @@ cdef class PodFacts:
 @cython.final
 @cython.no_gc
 cdef class Record:
-    """keys: the pod's uid first, then its addresses, then its containers. dies_ns: end of its grace period, 0: none."""
+    """keys: the pod's uid first, then its addresses, then its containers. dies_ns: end of its grace period, 0: none.
+    had: kinds of addresses that it has had.
+    """
 
 
 cdef inline bint _is_container(bytes key):
@@ -118,6 +122,7 @@ cdef class PodBook:
         cdef int64_t since = facts.since_ns, until, begun
         cdef str node = facts.node
         cdef bytes key
+        cdef int kind, had = record.had if record is not None else 0
         if facts.until_ns and record is None:
             if facts.until_ns < store.now() - store.keep_ns:
                 return 0  # nobody asks for it any more
@@ -133,17 +138,24 @@ cdef class PodBook:
         if record is not None:
             since = record.since_ns
         if changed:
-            store.put_locked(pod, tags, layer, since, 0, node)
+            self.changes += store.put_locked(pod, tags, layer, since, 0, node)
         cdef list keys = [pod]
         for key in facts.uids:
             keys.append(key)
             # a static pod's own uid goes on with its next mirror pod: what the last one was is no news then
             if old is None or key not in record.keys or (changed and store.held_locked(key, layer, old) is not None):
-                store.put_locked(key, tags, layer, since, 0, node)
+                self.changes += store.put_locked(key, tags, layer, since, 0, node)
         if facts.address_since_ns:
             for key in facts.addresses:
+                kind = ADDRESS if PyBytes_AS_STRING(key)[0] == c"a" else ENDPOINT
+                had |= kind
+                begun = facts.address_since_ns
+                if record is not None and record.had & kind and key not in record.keys:
+                    begun = max(begun, store.now())  # it had others before, all the time since its containers' start
+                    if facts.until_ns and facts.until_ns <= begun:
+                        continue
                 keys.append(key)
-                self._claim(key, old, tags, facts.address_since_ns, node)
+                self._claim(key, old, tags, begun, node)
         for each in facts.containers:
             until = each.until_ns
             if until and until < store.now() - store.keep_ns:
@@ -153,7 +165,7 @@ cdef class PodBook:
             held = store.held_locked(each.key, layer, None)
             if held is not None and until and held.until_ns and held.until_ns <= until:
                 until = held.until_ns
-            store.put_locked(each.key, own, layer, begun, until, node)
+            self.changes += store.put_locked(each.key, own, layer, begun, until, node)
             if not until or not facts.until_ns:
                 keys.append(each.key)
         if record is not None:
@@ -164,17 +176,17 @@ cdef class PodBook:
             self._records.pop(pod, None)
             for key in keys:
                 if not _is_container(key):
-                    store.end_locked(key, layer, facts.until_ns, tags)
+                    self.changes += store.end_locked(key, layer, facts.until_ns, tags)
             if record is not None:
                 for key in record.keys:
                     if _is_container(key):
-                        store.end_locked(key, layer, facts.until_ns, None)
+                        self.changes += store.end_locked(key, layer, facts.until_ns, None)
             if old is not None and self._member is not None:
                 self._member(pod, old, None)
             return 0
         made = Record.__new__(Record)
         made.tags, made.since_ns, made.dies_ns, made.node = tags, since, dies_ns, node
-        made.generation = self._generation
+        made.generation, made.had = self._generation, had
         made.keys = tuple(keys)
         if record is not None and record.keys == made.keys:
             made.keys = record.keys
@@ -205,7 +217,7 @@ cdef class PodBook:
                 held = store.held_locked(each, self._layer, None)
                 if held is not None:
                     own = store.sets.of(held.tags.apart_tags(), new, held.tags.shared)
-                    store.put_locked(each, own, self._layer, held.since_ns, held.until_ns, record.node)
+                    self.changes += store.put_locked(each, own, self._layer, held.since_ns, held.until_ns, record.node)
             else:
                 self._claim(each, old, new, record.since_ns, record.node)
         record.tags = new
@@ -214,15 +226,15 @@ cdef class PodBook:
         return 0
 
     cdef int _release(self, bytes key, TagSet tags, int64_t at_ns) except -1:
-        self._store.end_locked(key, self._layer, at_ns, None if _is_container(key) else tags)
+        self.changes += self._store.end_locked(key, self._layer, at_ns, None if _is_container(key) else tags)
         return 0
 
     cdef int _end(self, PodFacts facts, TagSet tags) except -1:
         cdef ContainerFacts each
         for key in (facts.key, *facts.uids, *facts.addresses):
-            self._store.end_locked(key, self._layer, facts.until_ns, tags)
+            self.changes += self._store.end_locked(key, self._layer, facts.until_ns, tags)
         for each in facts.containers:
-            self._store.end_locked(each.key, self._layer, each.until_ns or facts.until_ns, None)
+            self.changes += self._store.end_locked(each.key, self._layer, each.until_ns or facts.until_ns, None)
         return 0
 
     cdef int _claim(self, bytes key, TagSet old, TagSet new, int64_t since_ns, str node) except -1:
@@ -240,7 +252,7 @@ cdef class PodBook:
                 if mine.until_ns or not same(old, new):
                     last = store.held_locked(key, layer, None)
                     until = mine.until_ns if last is not None and last.since_ns > mine.since_ns else 0
-                    store.put_locked(key, new, layer, mine.since_ns, until, node)
+                    self.changes += store.put_locked(key, new, layer, mine.since_ns, until, node)
                 return 0
         held = store.held_locked(key, layer, None)
         if held is not None:
@@ -249,7 +261,7 @@ cdef class PodBook:
             elif PyBytes_AS_STRING(key)[0] != c"u":
                 second = since_ns - since_ns % SECOND
                 if held.since_ns <= since_ns and (not held.until_ns or held.until_ns > second):
-                    store.end_locked(key, layer, second, held.tags)
+                    self.changes += store.end_locked(key, layer, second, held.tags)
                     since_ns = second + SECOND
-        store.put_locked(key, new, layer, since_ns, 0, node)
+        self.changes += store.put_locked(key, new, layer, since_ns, 0, node)
         return 0

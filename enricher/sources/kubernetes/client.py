@@ -26,6 +26,7 @@ CONNECT_S = 10.0
 READ_S = 60.0
 TOKEN_S = 60.0  # a token's file is looked at this often
 CREDENTIALS_S = 240.0  # a kubeconfig with a token, this often where anything is asked; a refused one at once
+RENEW_S = 10.0  # a refused one that was read again is not read more often than so
 MAX_BODY = 256 << 20
 WINDOW = 256 << 10  # bytes read at once
 LINE = 4096  # longest line of HTTP's own
@@ -40,6 +41,10 @@ class ApiError(Exception):
         super().__init__(f"HTTP {status}: {text}" if text else f"HTTP {status}")
         self.status = status
         self.retry_after = retry_after
+
+
+class Silence(TimeoutError):
+    """An answer that goes on has not gone on for so long: perhaps a dead connection, perhaps nothing happens."""
 
 
 class _Response(HTTPResponse):
@@ -101,12 +106,14 @@ def _chunks(response: HTTPResponse) -> Iterator[bytes]:
 
 
 class Access:
-    """Where a server is and how to speak to it. headers: asked for every request; renew: after a 401."""
+    """Where a server is and how to speak to it. headers: asked for every request, context (if it is a function): for
+    every connection, after them; renew: called after a refusal (401, or TLS fails).
+    """
 
     def __init__(
         self,
         url: str,
-        context: ssl.SSLContext | None = None,
+        context: ssl.SSLContext | Callable[[], ssl.SSLContext] | None = None,
         headers: Callable[[], dict[str, str]] = dict,
         renew: Callable[[], None] = lambda: None,
         server_name: str = "",
@@ -122,7 +129,7 @@ class Access:
         self.path = parts.path.rstrip("/")
         self.headers = headers
         self.renew = renew
-        self._context = (context or ssl.create_default_context()) if self.tls else None
+        self._context = (context or ssl.create_default_context()) if self.tls else None  # of connect()
         self._server_name = server_name
         self._proxy = urlsplit(proxy) if proxy else None
 
@@ -131,7 +138,8 @@ class Access:
         host, port = (self._proxy.hostname or "", self._proxy.port or 3128) if self._proxy else (self.host, self.port)
         made: HTTPConnection
         if self._context is not None:
-            made = _Tls(host, port, timeout=CONNECT_S, context=self._context)
+            context = self._context if isinstance(self._context, ssl.SSLContext) else self._context()
+            made = _Tls(host, port, timeout=CONNECT_S, context=context)
             made.server_name = self._server_name
         else:
             made = HTTPConnection(host, port, timeout=CONNECT_S)
@@ -187,36 +195,58 @@ def access(path: str = "", context: str = "", account: Path = ACCOUNT) -> Access
     return _by_kubeconfig(path, context)
 
 
-def _by_kubeconfig(path: str, context: str) -> Access:
-    said = [kubeconfig.read(path, context)]
-    read_at = [time.monotonic()]
-    lock = threading.Lock()
+class _Kubeconfig:
+    """What a kubeconfig says now. A token is read again after a while, what is refused at once. Thread-safe."""
 
-    def headers() -> dict[str, str]:
-        with lock:
-            if said[0].authorization and time.monotonic() - read_at[0] > CREDENTIALS_S:  # a plugin's end some day
+    def __init__(self, path: str, context: str) -> None:
+        self._path, self._context = path, context
+        self._lock = threading.Lock()
+        self._refused = False
+        self._renewed_at = float("-inf")
+        self.said = kubeconfig.read(path, context)
+        self._trust = _trust(self.said)
+        self._read_at = time.monotonic()
+
+    def headers(self) -> dict[str, str]:
+        with self._lock:
+            now = time.monotonic()
+            renews = self._refused and now - self._renewed_at > RENEW_S
+            if renews or (self.said.authorization and now - self._read_at > CREDENTIALS_S):  # a plugin's end some day
+                if renews:
+                    self._refused, self._renewed_at = False, now
                 with suppress(ValueError, OSError):
-                    said[0] = kubeconfig.read(path, context)
-                read_at[0] = time.monotonic()
-            value = said[0].authorization
-            return {"Authorization": value} if value else {}
+                    said = kubeconfig.read(self._path, self._context)
+                    if (said.ca, said.cert, said.key) != (self.said.ca, self.said.cert, self.said.key):
+                        self._trust = _trust(said)
+                    self.said = said
+                self._read_at = time.monotonic()
+            return {"Authorization": self.said.authorization} if self.said.authorization else {}
 
-    def renew() -> None:
-        read_at[0] = float("-inf")
+    def renew(self) -> None:
+        self._refused = True
 
-    c = said[0]
-    trust = None
-    if c.host.startswith("https"):
-        trust = ssl.create_default_context(cadata=c.ca or None)
-        if not c.verify:
-            trust.check_hostname = False
-            trust.verify_mode = ssl.CERT_NONE
-        if c.cert:
-            with NamedTemporaryFile("w", prefix="zerospan-") as file:  # 0600, and gone at once
-                file.write(c.cert + "\n" + c.key)
-                file.flush()
-                trust.load_cert_chain(file.name)
-    return Access(c.host, trust, headers, renew, c.server_name, c.proxy)
+    def trust(self) -> ssl.SSLContext:
+        with self._lock:
+            return self._trust
+
+
+def _trust(c: kubeconfig.Said) -> ssl.SSLContext:
+    made = ssl.create_default_context(cadata=c.ca or None)
+    if not c.verify:
+        made.check_hostname = False
+        made.verify_mode = ssl.CERT_NONE
+    if c.cert:
+        with NamedTemporaryFile("w", prefix="zerospan-") as file:  # 0600, and gone at once
+            file.write(c.cert + "\n" + c.key)
+            file.flush()
+            made.load_cert_chain(file.name)
+    return made
+
+
+def _by_kubeconfig(path: str, context: str) -> Access:
+    read = _Kubeconfig(path, context)
+    c = read.said
+    return Access(c.host, read.trust, read.headers, read.renew, c.server_name, c.proxy)
 
 
 class Client:
@@ -260,8 +290,8 @@ class Client:
     def lines(
         self, path: str, query: dict[str, str], timeout_s: float, accept: str = "application/json"
     ) -> Iterator[list[bytes]]:
-        """Lines of an answer that goes on, as many at a time as have come. Ends with the answer; TimeoutError after
-        so long a silence. Errors as with `get`.
+        """Lines of an answer that goes on, as many at a time as have come. Ends with the answer; Silence after so long
+        a silence. Errors as with `get`.
         """
         response = self._send(path, query, accept)
         if self._socket is not None:
@@ -282,6 +312,8 @@ class Client:
                 held = [rest] if rest else []
                 size = len(rest)
                 yield lines
+        except TimeoutError as e:
+            raise Silence from e
         finally:
             self.drop()
 
@@ -326,8 +358,10 @@ class Client:
         fresh = self._connection is None
         try:
             response = self._request(target, headers)
-        except (OSError, HTTPException):
+        except (OSError, HTTPException) as e:
             self.drop()
+            if isinstance(e, ssl.SSLError):
+                self._access.renew()
             if fresh or self._closed:
                 raise
             response = self._request(target, headers)  # the server had closed what was kept open

@@ -17,7 +17,7 @@ from zerospan.enricher.sources.kubernetes.claims import NODE, Claim, Claims
 from zerospan.enricher.sources.kubernetes.config import Kubernetes
 from zerospan.enricher.sources.kubernetes.globs import Dropped, Glob, count
 from zerospan.enricher.sources.kubernetes.model import Metadata, Node, Pod, after, detached
-from zerospan.enricher.sources.kubernetes.owners import Owners, controller
+from zerospan.enricher.sources.kubernetes.owners import Owners, controller, short
 from zerospan.enricher.sources.kubernetes.pods import PodReader
 from zerospan.enricher.sources.kubernetes.services import Services, from_services
 from zerospan.enricher.store import TagStore
@@ -26,6 +26,7 @@ from zerospan.enricher.tagset import TagSet
 LAYER = Layer.KUBERNETES
 WAITING = 10_000  # pods whose owner is not told yet, at most
 NAMESPACE_LABEL = "k8s.namespace.label."
+NOTHING: tuple[str, dict[str, str]] = ("", {})
 WORKLOAD_LABELS = tuple(f"k8s.{kind}.label." for kind in OWNER_KINDS)
 
 
@@ -40,12 +41,12 @@ class Cluster:
         self._store = store
         self._fed = fed
         self.lock = threading.RLock()
-        self._cluster = {"k8s.cluster.name": config.cluster_name, "k8s.cluster.uid": ""}
+        self._cluster = {"k8s.cluster.name": config.cluster_name, "k8s.cluster.uid": config.cluster_uid}
         self._cluster_set = store.make(self._cluster)
         self._nodes: dict[str, tuple[str, TagSet]] = {}  # name: uid, tags
         self._strange: dict[str, TagSet] = {}  # nodes of which only the name is known
         self._namespaces: dict[str, dict[str, str]] = {}
-        self._workloads: dict[tuple[str, str, str], dict[str, str]] = {}  # kind, namespace, name: their tags
+        self._workloads: dict[tuple[str, str, str], tuple[str, dict[str, str]]] = {}  # kind, namespace, name: uid, tags
         self._waiting: dict[str, dict[bytes, Pod]] = {}  # owner's uid: its pods
         self._waits: dict[bytes, str] = {}
         self._node_labels = Glob(config.picks.node_labels)
@@ -173,8 +174,10 @@ class Cluster:
             tags: dict[str, str] = {}
             self._workload_labels.pick(f"k8s.{kind.lower()}.label.", meta.labels, tags, self.dropped)
             at = (kind.lower(), meta.namespace or "", meta.name)
-            if self._workloads.get(at, {}) != tags:
-                self._workloads[at] = tags
+            uid, before = self._workloads.get(at, NOTHING)
+            if tags or uid:
+                self._workloads[at] = (meta.uid, tags)
+            if before != tags:
                 self._refresh(f"k8s.{kind.lower()}.name", meta.name)
         for key, pod in self._waiting.pop(meta.uid, {}).items():
             self._waits.pop(key, None)
@@ -182,31 +185,34 @@ class Cluster:
 
     def owner_gone(self, kind: str, meta: Metadata) -> None:
         self._owners.gone(kind, meta.uid)
-        self._workloads.pop((kind.lower(), meta.namespace or "", meta.name), None)
+        at = (kind.lower(), meta.namespace or "", meta.name)
+        if self._workloads.get(at, NOTHING)[0] == meta.uid:
+            del self._workloads[at]
 
     def owners_are(self, kind: str, shorts: set[int]) -> None:
         """The short uids that a list had."""
         self._owners.only(kind, shorts)
+        of = kind.lower()
+        for at in [at for at, (uid, _) in self._workloads.items() if at[0] == of and short(uid) not in shorts]:
+            del self._workloads[at]
 
     # -- pods
 
     def pod(self, pod: Pod, gone: bool = False) -> None:
         meta = pod.metadata
         key = keys.pod(meta.uid)
-        waited = None
-        if self._waits and (waited := self._waits.pop(key, None)) is not None:
-            self._waiting.get(waited, {}).pop(key, None)
-            if not self._waiting.get(waited, True):
-                del self._waiting[waited]
+        waited = self._no_longer_waits(key) if self._waits else None
         if not pod.spec.node_name:
             self._book.gone(key)
             return
+        new = waited is not None or key not in self._book
         facts = self._reader.read(pod, self._store.now(), gone)
         if extra := self._extra(key, facts.shared):
             facts.tags.update(extra)
         self._book.seen(facts, self._base(facts.node), after(meta.deletion_timestamp))
         if not facts.until_ns:
-            self._wait(key, pod)
+            if new:  # else its owner was told before, and may be deleted by now
+                self._wait(key, pod)
         elif waited is not None:
             count(self.dropped, "owner_unknown")  # it went, and nobody had told of its owner
 
@@ -215,6 +221,8 @@ class Cluster:
 
     def pods_whole(self) -> None:
         self._book.whole()
+        for key in [key for key in self._waits if key not in self._book]:
+            self._no_longer_waits(key)
         for name in [n for n in self._strange if not self._store.of_node(n)]:
             del self._strange[name]
 
@@ -229,9 +237,18 @@ class Cluster:
             self._waiting.setdefault(owner.uid, {})[key] = detached(pod)
             self._waits[key] = owner.uid
 
+    def _no_longer_waits(self, key: bytes) -> str | None:
+        """For whom it did."""
+        waited = self._waits.pop(key, None)
+        if waited is not None:
+            self._waiting.get(waited, {}).pop(key, None)
+            if not self._waiting.get(waited, True):
+                del self._waiting[waited]
+        return waited
+
     def _extra(self, key: bytes, tags: dict[str, str]) -> dict[str, str]:
         found = self.services.extra(key)
-        namespace = tags["k8s.namespace.name"]
+        namespace = tags.get("k8s.namespace.name", "")
         labels = self._namespaces.get(namespace)
         if labels:
             found |= labels
@@ -239,7 +256,7 @@ class Cluster:
             for kind in OWNER_KINDS:
                 name = tags.get(f"k8s.{kind}.name")
                 if name:
-                    found |= self._workloads.get((kind, namespace, name), {})
+                    found |= self._workloads.get((kind, namespace, name), NOTHING)[1]
         return found
 
     def _member(self, pod: bytes, old: TagSet | None, new: TagSet | None) -> None:

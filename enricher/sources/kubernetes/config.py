@@ -47,6 +47,9 @@ class Kubernetes(Section, frozen=True):
     cluster_name: Annotated[
         str, Meta(description="`k8s.cluster.name`; empty: as nodes' labels tell it, where they do.")
     ] = ""
+    cluster_uid: Annotated[
+        str, Meta(description="`k8s.cluster.uid`, until the uid of the namespace kube-system tells it.")
+    ] = ""
     namespace: Annotated[str, Meta(description="Watch this namespace only; empty: all.")] = ""
     node: Annotated[
         str, Meta(description="Watch this node and its pods only (scope `node`); empty: the whole cluster.")
@@ -82,5 +85,6 @@ class Kubelet(Section, frozen=True):
     insecure: Annotated[bool, Meta(description="Do not verify the kubelet's certificate (often self-signed).")] = False
     poll_s: Annotated[float, Meta(ge=0.2, le=600, description="Time between two looks, where nothing hints.")] = 5
     cluster_name: Annotated[str, Meta(description="`k8s.cluster.name`.")] = ""
+    cluster_uid: Annotated[str, Meta(description="`k8s.cluster.uid`.")] = ""
     picks: Picks = Picks()
     naming: Naming = Naming()

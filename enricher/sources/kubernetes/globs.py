@@ -14,6 +14,7 @@ MAX_TAGS = 256  # of one object, by one glob
 MAX_VALUE = 4096  # bytes of a value, UTF-8; a larger one is left out: a part of it would be another value
 TOO_MANY, TOO_LARGE = "tags_too_many", "tag_too_large"
 BAD_ADDRESS = "bad_address"  # no IP address
+REFUSED = "annotation_refused"  # it says what only the API may say: pods.pyx
 Dropped = dict[str, int]  # reason: how often
 
 

@@ -16,6 +16,7 @@ HASH = "pod-template-hash"
 ROLLOUT_HASH = "rollouts-pod-template-hash"
 DEPTH = 6
 DAY = 86_400
+GONE = 4096  # owners that are remembered after their end
 
 
 class Known(msgspec.Struct, gc=False):
@@ -38,6 +39,7 @@ class Owners:
     def __init__(self) -> None:
         self._known: dict[str, dict[str, Known]] = {}  # kind: uid
         self._plain: set[int] = set()  # ReplicaSets
+        self._gone: dict[str, Known] = {}  # uid; the longest gone first
         self.epoch = 0  # one more for each owner whose chain may be another now
 
     def seen(self, kind: str, meta: Metadata) -> None:
@@ -54,8 +56,8 @@ class Owners:
         known[meta.uid] = Known(parent)
 
     def gone(self, kind: str, uid: str) -> None:
-        """Deleted. Its pods keep what they were told."""
-        self._known.get(kind, {}).pop(uid, None)
+        """Deleted. Its pods, which may live on for a while, keep what they were told."""
+        self._remember(uid, self._known.get(kind, {}).pop(uid, None))
         if kind == "ReplicaSet":
             self._plain.discard(short(uid))
 
@@ -65,11 +67,13 @@ class Owners:
             self._plain &= shorts
         known = self._known.get(kind, {})
         for uid in [uid for uid in known if short(uid) not in shorts]:
-            del known[uid]
+            self._remember(uid, known.pop(uid))
 
     def has(self, owner: Owner) -> bool:
-        return owner.uid in self._known.get(owner.kind, ()) or (
-            owner.kind == "ReplicaSet" and short(owner.uid) in self._plain
+        return (
+            owner.uid in self._known.get(owner.kind, ())
+            or owner.uid in self._gone
+            or (owner.kind == "ReplicaSet" and short(owner.uid) in self._plain)
         )
 
     def chain(self, meta: Metadata) -> list[Owner]:
@@ -78,9 +82,15 @@ class Owners:
         at = controller(meta.owner_references)
         while at is not None and len(found) < DEPTH:
             found.append(at)
-            known = self._known.get(at.kind, {}).get(at.uid)
+            known = self._known.get(at.kind, {}).get(at.uid) or self._gone.get(at.uid)
             at = known.parent if known is not None else guessed(at, meta)
         return found
+
+    def _remember(self, uid: str, known: Known | None) -> None:
+        if known is not None:
+            if len(self._gone) >= GONE:
+                del self._gone[next(iter(self._gone))]
+            self._gone[uid] = known
 
     def __len__(self) -> int:
         return sum(map(len, self._known.values())) + len(self._plain)

@@ -21,7 +21,7 @@ import msgspec
 
 from zerospan.enricher import keys
 from zerospan.enricher.naming import KINDS, PREFIX, first, image_version, instance, split_image
-from zerospan.enricher.sources.kubernetes.globs import BAD_ADDRESS, TOO_LARGE, Glob, count, fits
+from zerospan.enricher.sources.kubernetes.globs import BAD_ADDRESS, REFUSED, TOO_LARGE, Glob, count, fits
 from zerospan.enricher.sources.kubernetes.model import (
     Condition,
     State,
@@ -34,6 +34,12 @@ from zerospan.enricher.sources.kubernetes.owners import controller
 PROTOCOLS = {"TCP": keys.TCP, "UDP": keys.UDP, "SCTP": 132}
 STATIC_UID = ("kubernetes.io/config.mirror", "kubernetes.io/config.hash")
 KIND_TAGS = {kind: f"k8s.{kind}.name" for kind in KINDS}
+WORKLOAD_KIND, WORKLOAD_NAME = "zerospan.k8s.workload.kind", "zerospan.k8s.workload.name"
+# Where a pod stands, which the API tells: an annotation, which anybody may write who makes a pod, does not.
+STRUCTURE = frozenset((
+    "k8s.namespace.name", "k8s.node.name", "k8s.node.uid", "k8s.pod.name", "k8s.pod.uid", "k8s.pod.ip",
+    "k8s.pod.start_time", "k8s.service.name", "k8s.service.uid", *KIND_TAGS.values(), WORKLOAD_KIND, WORKLOAD_NAME,
+))
 FREE = ("Succeeded", "Failed")
 EMPTY = (b"", b"null")
 INSTANCE = PREFIX + "service.instance.id"
@@ -129,8 +135,10 @@ cdef class PodReader:
             named["container"] = pod.spec.containers[0].name
         naming = self._naming
         for name, value in annotations.items():
-            if name.startswith(PREFIX) and len(name) > len(PREFIX):
-                if fits(value):
+            if name.startswith(PREFIX) and len(name) > len(PREFIX) and value:
+                if name[len(PREFIX) :] in STRUCTURE:
+                    count(self._dropped, REFUSED)
+                elif fits(value):
                     tags[intern(name[len(PREFIX) :])] = value
                 else:
                     count(self._dropped, TOO_LARGE)
@@ -348,8 +356,8 @@ cdef dict _owner_tags(owners, dict tags):
             tags[KIND_TAGS[kind]] = owner.name
     if owners:
         top = owners[len(owners) - 1]
-        tags["zerospan.k8s.workload.kind"] = top.kind
-        tags["zerospan.k8s.workload.name"] = top.name
+        tags[WORKLOAD_KIND] = top.kind
+        tags[WORKLOAD_NAME] = top.name
         if top.kind.lower() not in KIND_TAGS:
             named["custom"] = top.name
     return named

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from zerospan.enricher.sources.kubernetes.client import Access, ApiError, Client
+from zerospan.enricher.sources.kubernetes.client import Access, ApiError, Client, Silence
 from zerospan.enricher.sources.kubernetes.model import Event, List, Partial, Status
 
 log = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ class Reflector:
                 self._version = ""
                 self.resyncs += 1
                 pause = wait if time.monotonic() - began < 1 else 0.0
-            except TimeoutError:  # silence: perhaps a dead connection; go on from the same place
+            except Silence:  # of a watch: perhaps a dead connection; go on from the same place
                 pass
             except ApiError as e:
                 if e.status == 410:

@@ -119,8 +119,8 @@ class Services:
         if known is None or known.uid != uid:
             return
         del self._services[namespace, name]
-        self._port_keys.pop((namespace, name), None)
         self._left_out.pop((namespace, name), None)
+        self._port_room((namespace, name), 0)
         self._claims.set(uid, {})
         self._pods_of((namespace, name))
 
@@ -206,12 +206,10 @@ class Services:
     def flush(self) -> None:
         """Makes anew what has changed."""
         while self._dirty or self._dirty_pods:
-            pods, self._dirty_pods = self._dirty_pods, set()
-            for pod in pods:
-                self._pod_changed(pod)
-            dirty, self._dirty = self._dirty, set()
-            for name in dirty:
-                self._make(name)
+            while self._dirty_pods:  # one at a time: where one fails, the others are not forgotten
+                self._pod_changed(self._dirty_pods.pop())
+            while self._dirty:
+                self._make(self._dirty.pop())
 
     def counts(self) -> dict[str, int]:
         return {
@@ -321,17 +319,28 @@ class Services:
                 for port, protocol in s.ports:
                     claims[_key(address, port, protocol)] = claim
         wanted = len(s.node_ports) * sum(map(len, self._nodes.values()))
-        self._port_keys.pop(name, None)
-        self._left_out.pop(name, None)
-        if wanted and sum(self._port_keys.values()) + wanted <= self._limit:
-            self._port_keys[name] = wanted
+        lacked = self._left_out.pop(name, 0)
+        if self._port_room(name, wanted):
             for address in chain.from_iterable(self._nodes.values()):
                 for port, protocol in s.node_ports:
                     claims[_key(address, port, protocol)] = claim
         elif wanted:
             self._left_out[name] = wanted
-            count(self._dropped, "node_port_no_room", wanted)
+            if wanted > lacked:
+                count(self._dropped, "node_port_no_room", wanted - lacked)
         self._claims.set(s.uid, claims)
+
+    def _port_room(self, name: Name, wanted: int) -> bool:
+        """Takes room for so many node ports' keys, in place of what the service had. Room that is given back is for
+        those that were left out.
+        """
+        had = self._port_keys.pop(name, 0)
+        found = 0 < wanted <= self._limit - sum(self._port_keys.values())
+        if found:
+            self._port_keys[name] = wanted
+        if had > (wanted if found else 0):
+            self._dirty.update(self._left_out)
+        return found
 
 
 def _named(pod: TagSet | None) -> tuple[str, ...] | None:
