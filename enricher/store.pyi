@@ -56,11 +56,10 @@ class TagStore:
         since_ns is corrected. until_ns: it has ended already. Returns whether anything changed.
         """
 
-    def replace(
-        self, key: bytes, pieces: Sequence[tuple[TagSet, int, int]], *, layer: Layer, node: str = ""
-    ) -> bool:
-        """All that the layer knows of a key from the first piece on: (tags, since_ns, until_ns) in the order of time, at
-        least one, none over another. What it knew of earlier times stays, ended there. Returns whether anything changed.
+    def replace(self, key: bytes, pieces: Sequence[tuple[TagSet, int, int]], *, layer: Layer, node: str = "") -> bool:
+        """All that the layer knows of a key from the first piece on: (tags, since_ns, until_ns) in the order of time,
+        at least one, none over another. What it knew of earlier times stays, ended there. Returns whether anything
+        changed.
         """
 
     def end(self, key: bytes, *, layer: Layer, at_ns: int = 0, tags: TagSet | None = None) -> bool:
