@@ -497,19 +497,20 @@ def test_stop_ends_streams_soon(tmp_path: Path) -> None:
         assert not (tmp_path / "s").exists()
 
 
-def test_the_client_goes_on_after_its_handler_failed() -> None:
+@pytest.mark.parametrize("handler", ["_on_update", "_on_connect"])
+def test_the_client_goes_on_after_its_handler_failed(handler: str) -> None:
     store = TagStore()
     key = put_pod(store, "n1", "cart", "10.0.0.7")[0]
     with serving(store) as service:
         f = Follower(tcp(service), "n1")
-        take, fails = f._update, [True]
+        take, fails = getattr(f.client, handler), [True]
 
-        def once(update: Any) -> None:
+        def once(*update: Any) -> None:
             if fails.pop() if fails else False:
                 raise RuntimeError("planted")
-            take(update)
+            take(*update)
 
-        f.client._on_update = once
+        setattr(f.client, handler, once)
         with f:
             until(lambda: f.find(key))
             assert f.client.stats().handler_errors == 1
