@@ -479,6 +479,24 @@ def test_requests_of_nothing_but_resources(there: GrpcReceiver) -> None:
     assert there.requests[1].SerializeToString() == large
 
 
+def test_json_needs_room_for_its_tree(there: GrpcReceiver) -> None:
+    """Meanwhile, where the endpoint takes no JSON; who finds none comes again."""
+    body = traces(MINE, text="x" * 11_000).SerializeToString()
+    as_json = json_format.MessageToJson(traces(MINE, text="x" * 1500)).encode()
+    with proxy(f"http://127.0.0.1:{there.port}", queue_bytes=1 << 20, max_request_bytes=1 << 19, retry_max_s=0) as made:
+        there.gate.clear()
+        with Stub(made.grpc_port) as stub:
+            assert 20 * len(as_json) > 1 << 19 and len(body) * 3 < 1 << 20 < len(body) * 3 + (1 << 19) + len(as_json)
+            waiting = [stub.future(body) for _ in range(3)]
+            until(lambda: made.stats().held_bytes > 3 * len(body))
+            assert post(made.http_port, as_json, kind="application/json")[0] == 429
+            there.gate.set()
+            for one in waiting:
+                one.result()
+        assert post(made.http_port, as_json, kind="application/json")[0] == 200
+        assert made.stats().signals["traces"].refused == {"queue_full": 1}
+
+
 def test_metrics_tell_the_books(there: GrpcReceiver) -> None:
     with proxy(f"http://127.0.0.1:{there.port}") as made, Stub(made.grpc_port) as stub:
         stub.send(BODY)

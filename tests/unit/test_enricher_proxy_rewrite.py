@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,46 @@ def test_json_keeps_what_it_does_not_know_and_numbers_as_they_are() -> None:
     out, _ = json_body.rewrite(body, "traces", lambda resource: Json().write(resource, [], {"a": "b"}))
     assert b"12345678901234567890123" in out and b"1.50" in out
     assert [set(g) for g in msgspec.json.decode(out)["resourceSpans"]] == [{"y", "resource"}, {"resource"}]
+
+
+def test_json_resources_that_are_not_there() -> None:
+    """Absent, null, empty; blanks and texts that look like brackets about them."""
+    body = (
+        b' { "resourceSpans" : [ {} , { } ,{"resource":null},\n{"a":"]}\\"{[,"} ,{"resource" : {}, "scopeSpans":[ ]}'
+        b',{"scopeSpans":[{"spans":[{"name":"a,\\\\"},{"name":"]"},3, [1,2]]},{},{"spans":null}]} ] }'
+    )
+    seen = []
+
+    def replace(resource: bytes) -> bytes:
+        seen.append(resource)
+        return b'{"n":%d}' % len(seen)
+
+    out, items = json_body.rewrite(body, "traces", replace)
+    assert seen == [b"{}"] * 6 and items == 4
+    before, after = msgspec.json.decode(body)["resourceSpans"], msgspec.json.decode(out)["resourceSpans"]
+    assert [group["resource"] for group in after] == [{"n": n} for n in range(1, 7)]
+    for a, b in zip(before, after, strict=True):
+        assert {k: v for k, v in a.items() if k != "resource"} == {k: v for k, v in b.items() if k != "resource"}
+    assert json_body.rewrite(body, "traces", lambda _: None) == (body, 4)
+
+
+def test_json_of_nothing_but_members_costs_little() -> None:
+    """Lists and objects of millions are never all there at once."""
+    n = 300_000
+    many, named = b",".join([b"{}"] * n), b",".join([b'"m%d":0' % i for i in range(n)])
+    for inner in (
+        many,
+        b'{"scopeSpans":[%b]}' % many,
+        b'{"scopeSpans":[{"spans":[%b]}]}' % many,
+        b"{%b}" % named,
+        b'{"scopeSpans":[{%b}]}' % named,
+    ):
+        body = b'{"resourceSpans":[%b]}' % inner
+        tracemalloc.start()
+        json_body.rewrite(body, "traces", lambda _: None)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 2 * len(body), (peak, len(body))
 
 
 @pytest.mark.parametrize(
