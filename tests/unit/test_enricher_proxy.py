@@ -482,7 +482,7 @@ def test_requests_of_nothing_but_resources(there: GrpcReceiver) -> None:
 def test_json_needs_room_for_its_tree(there: GrpcReceiver) -> None:
     """Meanwhile, where the endpoint takes no JSON; who finds none comes again."""
     body = traces(MINE, text="x" * 11_000).SerializeToString()
-    as_json = json_format.MessageToJson(traces(MINE, text="x" * 1500)).encode()
+    as_json = json.dumps(hex_ids(json_format.MessageToDict(traces(MINE, text="x" * 1500)))).encode()
     with proxy(f"http://127.0.0.1:{there.port}", queue_bytes=1 << 20, max_request_bytes=1 << 19, retry_max_s=0) as made:
         there.gate.clear()
         with Stub(made.grpc_port) as stub:
