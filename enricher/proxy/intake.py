@@ -16,7 +16,7 @@ from zerospan.enricher.proxy.json_protobuf import answer_json, to_protobuf
 from zerospan.enricher.proxy.ledger import Entry, Ledger
 from zerospan.enricher.proxy.resources import Codec, Protobuf, Resources
 from zerospan.enricher.proxy.rewrite import Malformed, rewrite
-from zerospan.enricher.proxy.security import Security
+from zerospan.enricher.security import Rights
 
 log = logging.getLogger("zerospan.proxy")
 
@@ -38,14 +38,14 @@ class Intake:
     """One for a proxy."""
 
     def __init__(
-        self, config: ProxyConfig, security: Security, books: Ledger, resources: Resources, forwarder: Forwarder
+        self, config: ProxyConfig, rights: Rights, books: Ledger, resources: Resources, forwarder: Forwarder
     ) -> None:
         self.ledger = books
         self.max_request_bytes = config.max_request_bytes
         self.stopping = False
         self.crowded = 0  # resources left as they were: too large, or their request would have grown too much
         self._most = config.max_senders
-        self._security = security
+        self._rights = rights
         self._resources = resources
         self._forwarder = forwarder
         own = {name.lower() for name in config.headers}  # which nobody else may say
@@ -55,7 +55,7 @@ class Intake:
 
     def admit(self, headers: Mapping[str, str]) -> Refusal | None:
         """Before the body is read: None, or why not."""
-        if not self._security.check(headers):
+        if not self._rights.check(headers):
             return Refusal(ledger.UNAUTHORIZED, "no right to send")
         if self.stopping:
             return Refusal(ledger.SHUTDOWN, "the proxy stops", RETRY_S)

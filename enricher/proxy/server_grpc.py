@@ -15,7 +15,7 @@ from zerospan.enricher.proxy.answers import PROTOBUF, Refusal
 from zerospan.enricher.proxy.config import ProxyConfig, Signal
 from zerospan.enricher.proxy.forward import METHODS
 from zerospan.enricher.proxy.intake import Intake
-from zerospan.enricher.proxy.security import Security
+from zerospan.enricher.security import Rights
 from zerospan.exporter.sinks.otlp_grpc import STATUS_DETAILS
 
 STREAMS = (
@@ -28,7 +28,7 @@ SIGNALS = {method: signal for signal, method in METHODS.items()}
 class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Made and started on the loop."""
 
-    def __init__(self, config: ProxyConfig, security: Security, intake: Intake) -> None:
+    def __init__(self, config: ProxyConfig, rights: Rights, intake: Intake) -> None:
         self._intake = intake
         self._handlers = {
             signal: grpc.unary_unary_rpc_method_handler(functools.partial(self._export, signal)) for signal in METHODS
@@ -46,7 +46,7 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]
             ],
         )
         self._server.add_generic_rpc_handlers((self,))
-        self._credentials = security.grpc_credentials()
+        self._credentials = rights.grpc_credentials()
 
     async def start(self, address: str) -> int:
         """Listens; returns the port. Raises OSError if it cannot."""

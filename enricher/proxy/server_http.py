@@ -22,7 +22,7 @@ from zerospan.enricher.proxy.answers import JSON, PROTOBUF, Done, Refusal
 from zerospan.enricher.proxy.config import SIGNALS, ProxyConfig, Signal, host_port
 from zerospan.enricher.proxy.intake import Intake
 from zerospan.enricher.proxy.ledger import Entry
-from zerospan.enricher.proxy.security import Security
+from zerospan.enricher.security import Rights
 
 log = logging.getLogger("zerospan.proxy")
 
@@ -74,13 +74,13 @@ class Refused(Exception):
 class HttpServer:
     """Made on the loop."""
 
-    def __init__(self, config: ProxyConfig, security: Security, intake: Intake) -> None:
+    def __init__(self, config: ProxyConfig, rights: Rights, intake: Intake) -> None:
         self.connections = 0
         self.turned_away = 0  # connections beyond max_senders
         self.not_found = 0  # requests that are no OTLP, or no HTTP
         self._config = config
         self._intake = intake
-        self._ssl = security.ssl_context()
+        self._ssl = rights.ssl_context()
         self._server: asyncio.Server | None = None
         self._open: dict[asyncio.Task[None], bool] = {}  # connection -> a request is under way
         self._stopping = False

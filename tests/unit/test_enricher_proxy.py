@@ -47,6 +47,8 @@ from sink_receivers import Answer, Certificates, Receiver, make_certificates, re
 from zerospan.enricher.proxy.answers import PROTOBUF
 from zerospan.enricher.proxy.metrics import families
 from zerospan.enricher.proxy.proxy import Proxy
+from zerospan.enricher.security import Rights, Security
+from zerospan.exporter.config.secret import Secret
 
 MINE = {"service_name": "mine", "container_id": CONTAINER}
 BODY = traces(MINE).SerializeToString()
@@ -359,17 +361,8 @@ def test_a_sender_that_goes_is_not_sent_for_again(there: GrpcReceiver) -> None:
 
 
 def test_rights_are_asked_for_before_the_body_is_read(there: GrpcReceiver, certificates: Certificates) -> None:
-    class Bearer:
-        def grpc_credentials(self) -> None:
-            return None
-
-        def ssl_context(self) -> None:
-            return None
-
-        def check(self, headers: Any) -> bool:
-            return bool(headers.get("authorization") == "Bearer t0ken")
-
-    with proxy(f"http://127.0.0.1:{there.port}", security=Bearer()) as made, Stub(made.grpc_port) as stub:
+    rights = Rights(Security(tokens=(Secret("t0ken"),)))
+    with proxy(f"http://127.0.0.1:{there.port}", rights=rights) as made, Stub(made.grpc_port) as stub:
         for metadata in ((), (("authorization", "Bearer wrong"),)):
             with pytest.raises(grpc.RpcError) as error:
                 stub.send(BODY, metadata=metadata)
@@ -391,17 +384,7 @@ def test_tls_on_all_sides(certificates: Certificates, monkeypatch: pytest.Monkey
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # which requests prefers to what the SDK is told
         monkeypatch.delenv(name, raising=False)
 
-    class Tls:
-        def grpc_credentials(self) -> Any:
-            pair = (Path(certificates.server_key).read_bytes(), Path(certificates.server_cert).read_bytes())
-            return grpc.ssl_server_credentials([pair], Path(certificates.ca).read_bytes(), True)
-
-        def ssl_context(self) -> Any:
-            return certificates.server_context(client_needed=True)
-
-        def check(self, headers: Any) -> bool:
-            return True
-
+    guard = Security(cert=certificates.server_cert, key=certificates.server_key, client_ca=certificates.ca)
     client = {
         "certificate_file": certificates.ca,
         "client_certificate_file": certificates.client_cert,
@@ -412,7 +395,10 @@ def test_tls_on_all_sides(certificates: Certificates, monkeypatch: pytest.Monkey
     server = grpc.ssl_server_credentials(
         [(Path(certificates.server_key).read_bytes(), Path(certificates.server_cert).read_bytes())], ca, True
     )
-    with grpc_receiver(server) as there, proxy(f"https://localhost:{there.port}", security=Tls(), tls=onward) as made:
+    with (
+        grpc_receiver(server) as there,
+        proxy(f"https://localhost:{there.port}", rights=Rights(guard), tls=onward) as made,
+    ):
         resource = Resource({"container.id": CONTAINER})
         for exporter in (
             GrpcSpans(f"https://localhost:{made.grpc_port}", credentials=grpc.ssl_channel_credentials(ca, key, cert)),
