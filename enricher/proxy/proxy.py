@@ -26,7 +26,7 @@ START_S = 15.0
 
 
 class ProxyStats(msgspec.Struct, kw_only=True):
-    """Of this moment; on /metrics and in `zerospan status`."""
+    """Of this moment; on /metrics."""
 
     signals: dict[Signal, SignalStats]
     resources: ResourceStats

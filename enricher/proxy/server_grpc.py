@@ -15,6 +15,7 @@ from zerospan.enricher.proxy.answers import PROTOBUF, Refusal
 from zerospan.enricher.proxy.config import ProxyConfig, Signal
 from zerospan.enricher.proxy.forward import METHODS
 from zerospan.enricher.proxy.intake import Intake
+from zerospan.enricher.proxy.ledger import UNAUTHORIZED
 from zerospan.enricher.security import Rights
 from zerospan.exporter.sinks.otlp_grpc import STATUS_DETAILS
 
@@ -69,16 +70,18 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]
     def service(self, handler_call_details: Any) -> Any:
         """The handler of a call, chosen when its headers are there and its message is not read yet."""
         signal = SIGNALS.get(handler_call_details.method)
-        if signal is None:
-            return None
         refusal = self._intake.admit(dict(handler_call_details.invocation_metadata))
-        if refusal is None:
+        if signal is None and (refusal is None or refusal.reason != UNAUTHORIZED):
+            return None  # who has no rights does not learn what is there
+        if signal is not None and refusal is None:
             return self._handlers[signal]
+        assert refusal is not None
         # A handler of a stream reads no message unless it asks for one.
         return grpc.stream_unary_rpc_method_handler(functools.partial(self._refuse, signal, refusal))
 
-    async def _refuse(self, signal: Signal, refusal: Refusal, requests: Any, context: Any) -> None:
-        self._intake.ledger.open(signal).refuse(refusal.reason)
+    async def _refuse(self, signal: Signal | None, refusal: Refusal, requests: Any, context: Any) -> None:
+        if signal is not None:
+            self._intake.ledger.open(signal).refuse(refusal.reason)
         await _abort(context, refusal)
 
     async def _export(self, signal: Signal, body: bytes, context: Any) -> bytes:

@@ -34,6 +34,7 @@ LINGER_S = 2.0
 INFLATE_AWAY = 256 << 10  # larger bodies are decompressed in a thread
 GIVEN = 64 << 10  # of a compressed body, at a time
 MEMBERS = 1024  # of a gzip body (RFC 1952, 2.2); one of 16 MiB in bgzip's blocks has 256
+CHALLENGE = {"WWW-Authenticate": "Bearer"}  # of a 401
 PATHS: dict[str, Signal] = {f"/v1/{signal}": signal for signal in SIGNALS}
 REASONS = {
     200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed",
@@ -172,7 +173,8 @@ class HttpServer:
                 going_on = await self._request(head, reader, writer, peer)
             except Bad as e:
                 self.not_found += 1
-                _answer(writer, e.status, "text/plain", str(e).encode(), close=True)
+                more = CHALLENGE if e.status == 401 else None
+                _answer(writer, e.status, "text/plain", str(e).encode(), close=True, more=more)
                 await _linger(reader, writer)
                 return
             async with asyncio.timeout(self._config.read_s):
@@ -182,18 +184,20 @@ class HttpServer:
         self, head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: bytes
     ) -> bool:
         """One request; whether another may follow. Raises Bad."""
+        intake = self._intake
+        refusal = intake.admit(head.headers)
         signal = PATHS.get(head.path)
+        if refusal is not None and refusal.reason == ledger.UNAUTHORIZED and (signal is None or head.method != "POST"):
+            raise Bad(401, refusal.message)  # who has no rights does not learn what is there
         if signal is None:
             raise Bad(404, "OTLP is at /v1/traces, /v1/metrics and /v1/logs")
         if head.method != "POST":
             raise Bad(405, "OTLP is POST")
         length = body_length(head.headers)
-        intake = self._intake
         entry = intake.ledger.open(signal)
         content_type = head.headers.get("content-type", "").partition(";")[0].strip().lower()
         read = False
         try:
-            refusal = intake.admit(head.headers)
             if refusal is None and content_type not in (PROTOBUF, JSON):
                 refusal = Refusal(ledger.UNSUPPORTED, f"the content type must be {PROTOBUF} or {JSON}")
             if refusal is not None:
@@ -405,7 +409,7 @@ def _refuse(writer: asyncio.StreamWriter, refusal: Refusal, content_type: str, c
     if (after := refusal.retry_after()) is not None:
         more["Retry-After"] = after
     if refusal.http == 401:
-        more["WWW-Authenticate"] = "Bearer"
+        more |= CHALLENGE
     if content_type == JSON:
         _answer(writer, refusal.http, JSON, refusal.json(), close, more)
     else:

@@ -368,6 +368,14 @@ def test_rights_are_asked_for_before_the_body_is_read(there: GrpcReceiver, certi
                 stub.send(BODY, metadata=metadata)
             assert error.value.code() == grpc.StatusCode.UNAUTHENTICATED
         assert post(made.http_port, BODY)[0] == 401
+        good = (("authorization", "Bearer t0ken"),)
+        for metadata, code in (((), grpc.StatusCode.UNAUTHENTICATED), (good, grpc.StatusCode.UNIMPLEMENTED)):
+            with pytest.raises(grpc.RpcError) as error:
+                stub.channel.unary_unary("/a.B/C")(b"", metadata=metadata, timeout=10)
+            assert error.value.code() == code, "who has no rights learns what is there"
+        for headers, status in (({}, 401), ({"Authorization": "Bearer t0ken"}, 404)):
+            answered, _, told = post(made.http_port, BODY, "/v1/spans", **headers)
+            assert answered == status and ("www-authenticate" in told) == (status == 401)
         assert not there.requests
         with socket.create_connection(("127.0.0.1", made.http_port), 10) as s:  # the body never comes
             s.sendall(b"POST /v1/logs HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 9000000\r\n\r\n")
