@@ -12,18 +12,17 @@ import grpc.aio  # type: ignore[import-untyped]
 
 from zerospan.enricher.keys import packed
 from zerospan.enricher.proxy.answers import PROTOBUF, Refusal
-from zerospan.enricher.proxy.config import ProxyConfig, Signal
-from zerospan.enricher.proxy.forward import METHODS
+from zerospan.enricher.proxy.config import SIGNALS, ProxyConfig, Signal
 from zerospan.enricher.proxy.intake import Intake
 from zerospan.enricher.proxy.ledger import UNAUTHORIZED
 from zerospan.enricher.security import Rights
-from zerospan.exporter.sinks.otlp_grpc import STATUS_DETAILS
+from zerospan.exporter.sinks.otlp_grpc import METHODS, STATUS_DETAILS
 
 STREAMS = (
     100  # of one connection (RFC 9113, 6.5.2: no fewer); a sender's further ones wait on its own side. grpcio holds
 )
 # their messages before we can refuse them, so that this bounds memory, too
-SIGNALS = {method: signal for signal, method in METHODS.items()}
+BY_METHOD = {METHODS[signal]: signal for signal in SIGNALS}
 
 
 class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -32,7 +31,7 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]
     def __init__(self, config: ProxyConfig, rights: Rights, intake: Intake) -> None:
         self._intake = intake
         self._handlers = {
-            signal: grpc.unary_unary_rpc_method_handler(functools.partial(self._export, signal)) for signal in METHODS
+            signal: grpc.unary_unary_rpc_method_handler(functools.partial(self._export, signal)) for signal in SIGNALS
         }
         self._server = grpc.aio.server(
             # The last resort, without a hint to come again. Ours (Intake.admit) comes first, but does not see requests
@@ -51,6 +50,7 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     async def start(self, address: str) -> int:
         """Listens; returns the port. Raises OSError if it cannot."""
+        address = f"[::]{address}" if address.startswith(":") else address
         try:
             if self._credentials is None:
                 port: int = self._server.add_insecure_port(address)
@@ -69,7 +69,7 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def service(self, handler_call_details: Any) -> Any:
         """The handler of a call, chosen when its headers are there and its message is not read yet."""
-        signal = SIGNALS.get(handler_call_details.method)
+        signal = BY_METHOD.get(handler_call_details.method)
         refusal = self._intake.admit(dict(handler_call_details.invocation_metadata))
         if signal is None and (refusal is None or refusal.reason != UNAUTHORIZED):
             return None  # who has no rights does not learn what is there

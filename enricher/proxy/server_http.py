@@ -19,10 +19,11 @@ from isal.igzip_lib import IsalError
 from zerospan.enricher.keys import packed
 from zerospan.enricher.proxy import ledger
 from zerospan.enricher.proxy.answers import JSON, PROTOBUF, Done, Refusal
-from zerospan.enricher.proxy.config import SIGNALS, ProxyConfig, Signal, host_port
+from zerospan.enricher.proxy.config import SIGNALS, ProxyConfig, Signal
 from zerospan.enricher.proxy.intake import Intake
 from zerospan.enricher.proxy.ledger import Entry
 from zerospan.enricher.security import Rights
+from zerospan.exporter.config.rules import listen_address
 
 log = logging.getLogger("zerospan.proxy")
 
@@ -88,7 +89,7 @@ class HttpServer:
 
     async def start(self, address: str) -> int:
         """Listens; returns the port. Raises OSError if it cannot."""
-        host, port = host_port(address)
+        host, port = listen_address(address)
         self._server = await asyncio.start_server(
             self._connection,
             **_where(host, port),
@@ -437,7 +438,8 @@ def _answer(
 
 
 def _where(host: str, port: int) -> dict[str, Any]:
-    """For start_server. `::` is IPv4, too, as with gRPC; asyncio's own sockets are of one family."""
+    """For start_server; no host is `::`. That is IPv4, too, as with gRPC; asyncio's own sockets are of one family."""
+    host = host or "::"
     if host == "::" and socket.has_dualstack_ipv6():
         return {"sock": socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)}
     return {"host": host, "port": port}

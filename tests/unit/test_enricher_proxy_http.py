@@ -136,6 +136,14 @@ def test_noise_on_the_http_port(there: GrpcReceiver) -> None:
         assert stats.not_found > 10 and stats.signals["traces"].refused["malformed"] > 10
 
 
+def test_no_host_is_every_address(there: GrpcReceiver) -> None:
+    with proxy(f"http://127.0.0.1:{there.port}", listen_grpc=":0", listen_http=":0") as made:
+        for host in ("127.0.0.1", "[::1]"):
+            with grpc.insecure_channel(f"{host}:{made.grpc_port}") as channel:
+                channel.unary_unary(Stub.METHODS["traces"])(BODY, timeout=10)
+            socket.create_connection((host.strip("[]"), made.http_port), 5).close()
+
+
 def test_listens_on_ipv6(there: GrpcReceiver) -> None:
     with proxy(f"http://127.0.0.1:{there.port}", listen_grpc="[::1]:0", listen_http="[::1]:0") as made:
         with grpc.insecure_channel(f"[::1]:{made.grpc_port}") as channel:
