@@ -6,8 +6,20 @@ json_body.py.
 """
 
 from libc.stdint cimport uint8_t
+from libc.string cimport memchr
 
 from zerospan.enricher.proxy.rewrite import Malformed
+
+
+cdef enum:
+    OTHER, QUOTE, OPEN, CLOSE, COMMA
+
+cdef uint8_t[256] MEANS
+MEANS[:] = [OTHER] * 256
+MEANS[c'"'] = QUOTE
+MEANS[c"["] = MEANS[c"{"] = OPEN
+MEANS[c"]"] = MEANS[c"}"] = CLOSE
+MEANS[c","] = COMMA
 
 
 cdef inline bint blank(uint8_t c) noexcept nogil:
@@ -26,25 +38,44 @@ cdef Py_ssize_t begin(const uint8_t[::1] text) except -1:
     raise Malformed("not OTLP JSON: expected a list")
 
 
+cdef const uint8_t *behind(const uint8_t *p, const uint8_t *to) noexcept nogil:
+    """Behind the quote that ends a text; p: behind the one that begins it."""
+    cdef const uint8_t *quote = NULL
+    cdef const uint8_t *escape
+    while p < to:
+        if quote < p:  # looked for once: a text of nothing but escapes must not be walked for each of them
+            quote = <const uint8_t *>memchr(p, c'"', to - p)
+            if quote == NULL:
+                return to
+        escape = <const uint8_t *>memchr(p, c"\\", quote - p)
+        if escape == NULL:
+            return quote + 1
+        p = escape + 2  # what stands behind a backslash means nothing
+    return to
+
+
 cdef Py_ssize_t end(const uint8_t[::1] text, Py_ssize_t i) noexcept nogil:
     """Where the element that begins at i ends: at a comma, the list's bracket, or the text's end."""
     cdef Py_ssize_t depth = 0, n = text.shape[0]
+    cdef const uint8_t *p
+    cdef const uint8_t *to
     cdef uint8_t c
-    while i < n:
-        c = text[i]
-        if c == c'"':
-            i += 1
-            while i < n and text[i] != c'"':
-                i += 2 if text[i] == c"\\" else 1
-        elif c == c"[" or c == c"{":
+    if i >= n:
+        return n
+    p, to = &text[i], &text[0] + n
+    while p < to:
+        c = MEANS[p[0]]
+        p += 1
+        if c == OTHER:
+            continue
+        if c == QUOTE:
+            p = behind(p, to)
+        elif c == OPEN:
             depth += 1
-        elif c == c"]" or c == c"}":
-            if depth == 0:
-                return i
+        elif depth == 0:
+            return p - 1 - &text[0]
+        elif c == CLOSE:
             depth -= 1
-        elif c == c"," and depth == 0:
-            return i
-        i += 1
     return n
 
 

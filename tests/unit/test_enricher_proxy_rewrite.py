@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import random
 import sys
 import tracemalloc
 from pathlib import Path
@@ -14,7 +17,7 @@ from google.protobuf import json_format
 sys.path.insert(0, str(Path(__file__).parent))
 from otlp_cases import CASES, REQUESTS, SHOP, canonical, changed, count, decoded, field, groups, logs, metrics, traces
 
-from zerospan.enricher.proxy import json_body, rewrite
+from zerospan.enricher.proxy import json_body, json_list, rewrite
 from zerospan.enricher.proxy.config import Signal
 from zerospan.enricher.proxy.json_body import Json
 from zerospan.enricher.proxy.resources import Protobuf
@@ -156,6 +159,32 @@ def test_json_resources_that_are_not_there() -> None:
     for a, b in zip(before, after, strict=True):
         assert {k: v for k, v in a.items() if k != "resource"} == {k: v for k, v in b.items() if k != "resource"}
     assert json_body.rewrite(body, "traces", lambda _: None) == (body, 4)
+
+
+def test_elements_of_random_lists() -> None:
+    """As a decoder finds them, whatever stands in the texts; those of nothing but escapes take no longer."""
+    for seed in range(300):
+        rng = random.Random(seed)
+
+        def value(depth: int, rng: random.Random = rng) -> Any:
+            kind = rng.randrange(5 if depth < 4 else 3)
+            if kind == 3:
+                return [value(depth + 1) for _ in range(rng.randrange(4))]
+            if kind == 4:
+                return {value(9): value(depth + 1) for _ in range(rng.randrange(4))}
+            return "".join(rng.choices('\\"[]{},: aü', k=rng.randrange(6)))
+
+        wanted = [value(0) for _ in range(rng.randrange(6))]
+        text = json.dumps(wanted, indent=rng.choice([None, 1]), ensure_ascii=rng.random() < 0.5).encode()
+        found = list(json_list.elements(text))
+        assert [json.loads(bytes(one)) for one in found] == wanted and json_list.count(text) == len(wanted)
+        assert all(text[json_list.place(one, text) :].startswith(bytes(one)) for one in found)
+        for cut in range(len(text)):  # never beyond the end
+            with contextlib.suppress(rewrite.Malformed):
+                assert len(list(json_list.elements(text[:cut]))) <= len(wanted)
+    assert json_list.count(b'["' + b"\\\\" * (1 << 21) + b'", ""]') == 2
+    with pytest.raises(ValueError):
+        json_list.place(b"x", b"xyz")
 
 
 def test_json_of_nothing_but_members_costs_little() -> None:
