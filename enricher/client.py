@@ -53,8 +53,12 @@ class Security(msgspec.Struct, frozen=True, kw_only=True):
     token_file: str = ""  # file that holds it; goes before `token`
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Of each call. Raises OSError if the token's file cannot be read."""
-        token = Path(self.token_file).read_text().strip() if self.token_file else self.token
+        """Of each call. Raises OSError if the token's file cannot be read, or is none that a header may have."""
+        token = self.token
+        if self.token_file:
+            token = Path(self.token_file).read_bytes().decode("latin-1").strip()
+        if not token.isascii() or not token.isprintable():  # gRPC would raise in the middle of a call
+            raise OSError(f"{self.token_file or 'the token'}: expected one line of ASCII text")
         return (("authorization", f"Bearer {token}"),) if token else ()
 
 
@@ -70,7 +74,7 @@ class ClientStats(msgspec.Struct, kw_only=True):
     resets: int = 0  # snapshots
     connections: int = 0  # streams that told something
     failures: int = 0  # streams and attempts that ended otherwise than by stop()
-    handler_errors: int = 0  # on_update raised: the state was asked for anew
+    handler_errors: int = 0  # on_update or on_connect raised: the state was asked for anew
     wanted: int = 0  # keys asked for now
     silent_s: float = 0.0  # since it last heard from the enricher; since start() if never
     last_error: str = ""
@@ -143,7 +147,7 @@ class TagClient:
 
     address: HOST:PORT or unix:/PATH. node: the node's name as Kubernetes has it, else the host's; empty: only keys that
     are asked for. on_update: see the module; it must not block for long, and an exception out of it makes the client
-    ask for everything anew. on_connect: called in the same thread before the first update of each stream.
+    ask for everything anew. on_connect: called in the same thread before the first update of each stream; the same.
     """
 
     def __init__(
@@ -276,8 +280,6 @@ class TagClient:
                 with _Watchdog(self, updates):
                     told = False
                     for update in updates:
-                        if not told and self._on_connect is not None:
-                            self._on_connect()
                         self._told(update, not told)
                         told = True
                 return f"the enricher at {self.address} ended the stream"
@@ -292,6 +294,8 @@ class TagClient:
 
     def _told(self, update: pb.TagUpdate, first: bool) -> None:
         try:
+            if first and self._on_connect is not None:
+                self._on_connect()
             self._on_update(update)
         except Exception as e:
             log.exception("what the enricher told could not be used")

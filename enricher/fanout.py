@@ -75,10 +75,10 @@ class Subscriber:
 
 
 class Fanout:
-    """in_sync: whether the sources are. max_wants: keys that one subscriber may ask for; stream_bytes: what may wait
-    for one; max_sets: sets that one stream may be told, then it is ended and resumes with none (both sides forget).
-    on_want and on_drop: the first subscriber asks for a key, the last one drops it. answers: kind of key -> who knows
-    it instead of the store; such a key is answered when it is asked for, and not followed.
+    """in_sync: whether the sources are. max_wants: keys that one subscriber, or one Resolve, may ask for; stream_bytes:
+    what may wait for one; max_sets: sets that one stream may be told, then it is ended and resumes with none (both
+    sides forget). on_want and on_drop: the first subscriber asks for a key, the last one drops it. answers: kind of key
+    -> who knows it instead of the store; such a key is answered when it is asked for, and not followed.
     """
 
     def __init__(
@@ -112,7 +112,8 @@ class Fanout:
     # -- subscribers come, ask and go
 
     def open(self, node: str, epoch: int, revision: int, wake: Callable[[], None]) -> Subscriber:
-        """A new stream; it resumes after `revision` of this epoch, or gets a snapshot."""
+        """A new stream; it resumes after `revision` of this epoch, or gets a snapshot. Raises TooMuch."""
+        _check(keys.node(node))
         sub = Subscriber(node, wake)
         self.subscribers.add(sub)
         own: set[bytes] = set()
@@ -147,23 +148,25 @@ class Fanout:
                     sub.unmark(key)
                 if self._leave(sub, key):
                     dropped.append(key)
-        new = []
-        for key in want:
-            if len(key) > MAX_KEY_BYTES or not key:
-                raise TooMuch("bad_key", f"a key has 1 to {MAX_KEY_BYTES} bytes")
-            if key not in sub.wants:
-                if len(sub.wants) >= self._max_wants:
-                    raise TooMuch("too_many_keys", f"more than {self._max_wants} keys are asked for")
-                sub.wants.add(key)
-                if key not in self._wanters:
-                    self._wanters[key] = set()
-                    new.append(key)
-                self._wanters[key].add(sub)
-            sub.mark(key, True)
         if dropped and self._on_drop is not None:
             self._on_drop(dropped)
-        if new and self._on_want is not None:
-            self._on_want(new)
+        most = self._max_wants + (sub.node != "")  # its node's key is none that it asked for
+        new = []
+        try:
+            for key in want:
+                _check(key)
+                if key not in sub.wants:
+                    if len(sub.wants) >= most:
+                        raise TooMuch("too_many_keys", f"more than {self._max_wants} keys are asked for")
+                    sub.wants.add(key)
+                    if key not in self._wanters:
+                        self._wanters[key] = set()
+                        new.append(key)
+                    self._wanters[key].add(sub)
+                sub.mark(key, True)
+        finally:  # close() drops what is wanted, which needs to have been wanted
+            if new and self._on_want is not None:
+                self._on_want(new)
 
     def close(self, sub: Subscriber) -> None:
         """The stream has ended."""
@@ -214,9 +217,10 @@ class Fanout:
                 self._mark(key)
         if ranges != self._ranges:  # they cover addresses, too, of which the store knows nothing else
             self._ranges = ranges
+            # also of those that nobody asks for now: nothing else tells that theirs are old
+            self._frames = {key: frame for key, frame in self._frames.items() if key[:1] != keys.ADDRESS}
             for key, subs in self._wanters.items():
                 if key[:1] == keys.ADDRESS:
-                    self._frames.pop(key, None)
                     for sub in subs:
                         sub.mark(key, True)
         if self._synced != self._in_sync():
@@ -380,9 +384,10 @@ class Fanout:
         update = pb.TagUpdate(epoch=self.store.epoch, revision=self.store.revision, in_sync=self._in_sync())
         told = Subscriber("", lambda: None)
         sets: list[bytes] = []
-        for key in wanted:
-            if len(key) > MAX_KEY_BYTES or not key:
-                raise TooMuch("bad_key", f"a key has 1 to {MAX_KEY_BYTES} bytes")
+        for n, key in enumerate(wanted):
+            _check(key)
+            if n >= self._max_wants:
+                raise TooMuch("too_many_keys", f"more than {self._max_wants} keys are asked for")
             binding = update.bindings.add(key=key)
             answer = self._answers.get(key[:1])
             for piece in answer(key, at_ns) if answer is not None else self.store.pieces(key):
@@ -390,6 +395,11 @@ class Fanout:
                     binding.pieces.add(set=piece.tags.id, since_ns=piece.since_ns, until_ns=piece.until_ns)
                     self._tell(told, piece.tags, sets)
         return b"".join((*sets, update.SerializeToString()))
+
+
+def _check(key: bytes) -> None:
+    if len(key) > MAX_KEY_BYTES or not key:
+        raise TooMuch("bad_key", f"a key has 1 to {MAX_KEY_BYTES} bytes")
 
 
 def _field(tag: int, content: bytes) -> bytes:

@@ -20,7 +20,11 @@ SERVICE_INSTANCE_ID: Final = "service.instance.id"
 
 TAGS: Final[dict[str, Tag]] = {
     # services
-    SERVICE_NAME: Tag("process, Kubernetes, OS, static", "the service's name, by the order of `naming.order`", "cart"),
+    SERVICE_NAME: Tag(
+        "process, Kubernetes, OS, static",
+        "the service's name, by the order of `sources.kubernetes.naming.name`",
+        "cart",
+    ),
     SERVICE_NAMESPACE: Tag("process, Kubernetes", "what its name is unique in", "shop"),
     SERVICE_VERSION: Tag("process, Kubernetes", "its version, else the image's tag", "1.4.2"),
     SERVICE_INSTANCE_ID: Tag("process, Kubernetes, OS", "one running copy of it", "shop.cart-7d9f-x2x.app"),

@@ -2,7 +2,7 @@
 
 By OpenTelemetry's semantic conventions ("Specify resource attributes using Kubernetes annotations", non-normative):
 the first rule of an order that finds something wins, and the order is the user's. Pure functions; called by
-sources/kubernetes/pods.py for both the API's and the kubelet's pods. What a process says of itself
+sources/kubernetes/pods.pyx for both the API's and the kubelet's pods. What a process says of itself
 (OTEL_SERVICE_NAME) is the agent's to know, and stands over all of this.
 
 Words of an order: `annotation` (resource.opentelemetry.io/service.name), `annotation:KEY`, `label:KEY`, the kind of an

@@ -110,7 +110,9 @@ class Rights:
         return found and scheme.lower() == "bearer"
 
     def check(self, headers: Mapping[str, str]) -> bool:
-        """Whether a request with these headers (names in lower case) may be answered."""
+        """Whether a request with these headers (names in lower case; gRPC: metadata) may be answered. Asked before a
+        body is read, on the loops of the faces: does not block for longer than a stat(2) of each file.
+        """
         return self.allows(headers.get("authorization"))
 
     def ssl_context(self) -> ssl.SSLContext | None:

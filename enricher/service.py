@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 COALESCE_S = 0.02
 HEARTBEAT_S = 30.0
 STALL_S = 30.0
-SLICE = 200  # subscribers that are told between two looks at other work
 MAX_REQUEST_BYTES = 8 << 20
 OPTIONS = [
     ("grpc.so_reuseport", 0),  # a second enricher on the port must fail, not share it
@@ -261,7 +260,10 @@ class TagService:
         if first is grpc.aio.EOF or not first.HasField("open"):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message needs `open`")
         event = asyncio.Event()
-        sub = self._fanout.open(first.open.node, first.open.epoch, first.open.revision, event.set)
+        try:
+            sub = self._fanout.open(first.open.node, first.open.epoch, first.open.revision, event.set)
+        except TooMuch as e:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(e))
         stream = _Stream(sub, event)
         self._streams[sub] = stream
         self._stats.streams += 1

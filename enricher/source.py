@@ -1,6 +1,6 @@
 """What a source is: a thread or more that learns facts and puts them into the store.
 
-Each source is a file (or folder) under sources/; `build.py` makes those that the configuration asks for. A source
+Each source is a file (or folder) under sources/; `registry.py` makes those that the configuration asks for. A source
 never raises out of its thread: what fails is counted, said once, tried again with back-off; what it knew stays, marked
 stale by its lag.
 """
@@ -24,7 +24,7 @@ class Layer(IntEnum):
 
 
 class SourceStats(msgspec.Struct, kw_only=True):
-    """Of this moment; on /metrics and in `zerospan status`."""
+    """Of this moment; on /metrics."""
 
     in_sync: bool = False  # all that it knew of at its start is in the store
     entities: dict[str, int] = {}  # "pod": 50000, "service": 300...
@@ -37,7 +37,7 @@ class SourceStats(msgspec.Struct, kw_only=True):
 
 
 class Source(Protocol):
-    """Life: made by build.py, start(), ..., stop(). start() returns at once; stop() within 2 s."""
+    """Life: made by sources/registry.py, start(), ..., stop(). start() returns at once; stop() within 2 s."""
 
     name: str
 

@@ -1,5 +1,5 @@
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from zerospan.enricher.source import Layer
@@ -54,6 +54,12 @@ class TagStore:
     ) -> bool:
         """From since_ns on, this key has these tags. The layer's earlier binding of the key ends then; one of the same
         since_ns is corrected. until_ns: it has ended already. Returns whether anything changed.
+        """
+
+    def replace(self, key: bytes, pieces: Sequence[tuple[TagSet, int, int]], *, layer: Layer, node: str = "") -> bool:
+        """All that the layer knows of a key from the first piece on: (tags, since_ns, until_ns) in the order of time,
+        at least one, none over another. What it knew of earlier times stays, ended there. Returns whether anything
+        changed.
         """
 
     def end(self, key: bytes, *, layer: Layer, at_ns: int = 0, tags: TagSet | None = None) -> bool:

@@ -132,6 +132,28 @@ cdef class TagStore:
         with self.lock:
             return self.put_locked(key, tags, layer, since_ns, until_ns, node)
 
+    def replace(self, bytes key not None, pieces, *, layer, str node=""):
+        cdef Binding b
+        cdef int of = layer
+        cdef int64_t first = pieces[0][1]
+        cdef list kept = [_binding(tags, since_ns, until_ns, of, node) for tags, since_ns, until_ns in pieces]
+        with self.lock:
+            old = _all(self._bindings.get(key))
+            if not old and len(self._bindings) >= self._max_keys and not self._evict():
+                self.refused += 1
+                return False
+            for b in old:
+                if b._layer != of:
+                    kept.append(b)
+                elif b.since_ns < first:
+                    if not b.until_ns or b.until_ns > first:
+                        b = _binding(b.tags, b.since_ns, first, of, b.node)
+                    kept.append(b)
+            if len(old) == len(kept) and _alike(old, sorted(kept, key=_order_of)):
+                return False
+            self._set(key, kept)
+            return True
+
     def end(self, bytes key not None, *, layer, int64_t at_ns=0, TagSet tags=None):
         with self.lock:
             return self.end_locked(key, layer, at_ns or self._clock(), tags)
@@ -470,6 +492,17 @@ cdef class TagStore:
 
 
 cdef int64_t FOREVER = 0x7FFFFFFFFFFFFFFF
+
+
+cdef bint _alike(tuple old, list new) except -1:
+    """Whether bindings in the same order say the same."""
+    cdef Binding a, b
+    for a, b in zip(old, new):
+        if a._layer != b._layer or a.since_ns != b.since_ns or a.until_ns != b.until_ns or a.node != b.node:
+            return False
+        if not same(a.tags, b.tags):
+            return False
+    return True
 
 
 def _layer_of(Binding b):

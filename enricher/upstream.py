@@ -5,6 +5,7 @@ upstream told stays, when it is away, as last known. Built by `run.py`; `want` a
 service's loop.
 """
 
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -42,6 +43,7 @@ class UpstreamSource:
             token_file=config.token_file,
         )
         self._client = TagClient(config.address, node, security, self._update, on_connect=self._prune)
+        self._lock = threading.Lock()  # between a key's being dropped and its being put; taken before the store's
         self._wanted: set[bytes] = set()  # changed in the service's loop only
         self._dropped: dict[bytes, float] = {}  # key -> when; written in the service's loop only
         self._forgotten: deque[bytes] = deque()  # from the service's loop: not told any more
@@ -83,16 +85,17 @@ class UpstreamSource:
         """They ask no more. What is known ends now: it would not be told of changes any more."""
         gone = [key for key in dropped if key in self._wanted]
         now = time.monotonic()
-        if len(self._dropped) + len(gone) > DROPPED_MAX:
-            self._dropped = {key: at for key, at in self._dropped.items() if now - at < IN_FLIGHT_S}
-        self._dropped.update(dict.fromkeys(gone, now))
-        self._wanted.difference_update(gone)
+        with self._lock:  # what is told of them meanwhile is put before this, and ended here, or not at all
+            if len(self._dropped) + len(gone) > DROPPED_MAX:
+                self._dropped = {key: at for key, at in self._dropped.items() if now - at < IN_FLIGHT_S}
+            self._dropped.update(dict.fromkeys(gone, now))
+            self._wanted.difference_update(gone)
+            with self._store.batch():
+                for key in gone:
+                    if self._node not in self._store.node_of(key):
+                        self._store.end(key, layer=LAYER)
+                        self._forgotten.append(key)  # else the same, told again, would be no change
         self._client.drop(gone)
-        with self._store.batch():
-            for key in gone:
-                if self._node not in self._store.node_of(key):
-                    self._store.end(key, layer=LAYER)
-                    self._forgotten.append(key)  # else the same, told again, would be no change
 
     # -- in the client's thread
 
@@ -115,28 +118,27 @@ class UpstreamSource:
                 self._stale = set()
 
     def _put(self, key: bytes, pieces: list[Told]) -> None:
-        before = self._told.get(key, [])
-        if pieces == before:
+        if pieces == self._told.get(key, []):
             return
-        wanted = key in self._wanted
-        lately = time.monotonic() - self._dropped.get(key, -IN_FLIGHT_S) < IN_FLIGHT_S
-        if not wanted and lately and self._node not in self._store.node_of(key):
-            return  # nobody follows it any more: it would never be corrected
-        self._changes += 1
-        node = "" if wanted else self._node
-        for tags, since, until in pieces:
-            if (tags, since, until) not in before:
-                self._store.put(key, tags, layer=LAYER, since_ns=since, until_ns=until, node=node)
-        if pieces:
-            self._told[key] = pieces
-        else:
-            self._store.end(key, layer=LAYER)
-            self._told.pop(key, None)
+        with self._lock:
+            wanted = key in self._wanted
+            own = self._node in self._store.node_of(key)
+            lately = time.monotonic() - self._dropped.get(key, -IN_FLIGHT_S) < IN_FLIGHT_S
+            if not wanted and lately and not own:
+                return  # nobody follows it any more: it would never be corrected
+            self._changes += 1
+            if pieces:
+                # Once its node's, it stays so while it is wanted: else its end would come with the last who asks.
+                node = self._node if own or not wanted else ""
+                self._store.replace(key, pieces, layer=LAYER, node=node)
+                self._told[key] = pieces
+            else:
+                self._store.end(key, layer=LAYER)
+                self._told.pop(key, None)
 
     def _prune(self) -> None:
         """A new stream: sets that nothing refers to are told again when they are needed."""
         used: dict[int, TagSet] = {}
-        self._told = {key: pieces for key, pieces in self._told.items() if key in self._wanted or pieces}
         for pieces in self._told.values():
             for top, _, _ in pieces:
                 for tags in top.chain():

@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from zerospan.enricher import run
+    from zerospan.enricher.tuning import tune
     from zerospan.exporter.cli.daemon import frugal_malloc, notify
 
     config = options.configuration(args)
@@ -41,6 +42,7 @@ def main(args: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     enricher = run.build(config)
+    tune()
     enricher.start()
     began = said = time.monotonic()
     # It serves: no unit shall wait for a source that may be away for hours.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from zerospan.enricher.proxy.config import ProxyConfig
 from zerospan.enricher.security import Security
 from zerospan.enricher.sources import registry
 from zerospan.exporter.config.model import MIB, Log, Section, Text
@@ -32,14 +33,6 @@ else:
         namespace={"__doc__": "Who learns facts."},
         frozen=True,
     )
-
-try:
-    from zerospan.enricher.proxy.config import ProxyConfig  # type: ignore[import-not-found,unused-ignore]
-except ModuleNotFoundError:  # until it is there
-    if not TYPE_CHECKING:
-
-        class ProxyConfig(Section, frozen=True):
-            """OTLP proxy."""
 
 
 class Cluster(Section, frozen=True):

@@ -33,7 +33,8 @@ def problems(config: Config) -> Iterator[Problem]:
         try:
             host, _ = listen_address(address)
         except ValueError as e:
-            yield (section, name), str(e)
+            if section != "proxy":  # which tells its own, below
+                yield (section, name), str(e)
             continue
         if not (guarded or security.anyone or loopback(host)):
             yield (

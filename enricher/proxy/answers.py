@@ -10,7 +10,7 @@ import msgspec
 
 from zerospan.enricher.proxy import ledger
 from zerospan.exporter.sinks.retry import RETRY_INFO
-from zerospan.exporter.sinks.wire import PartialSuccess
+from zerospan.exporter.sinks.wire import PartialSuccess, varint
 
 RETRY_S = 1.0  # when a sender may come again where nobody knows better
 PROTOBUF = "application/x-protobuf"
@@ -63,10 +63,10 @@ class Refusal(msgspec.Struct, frozen=True):
 
     def status(self) -> bytes:
         """An encoded google.rpc.Status."""
-        out = b"\x08" + _varint(GRPC_NUMBERS[self.grpc]) + _field(2, self.message.encode("utf-8", "replace"))
+        out = b"\x08" + varint(GRPC_NUMBERS[self.grpc]) + _field(2, self.message.encode("utf-8", "replace"))
         if self.retry_s is not None:
             seconds, nanos = divmod(int(self.retry_s * 1e9), 1_000_000_000)
-            duration = b"\x08" + _varint(seconds) + b"\x10" + _varint(nanos)
+            duration = b"\x08" + varint(seconds) + b"\x10" + varint(nanos)
             info = _field(1, f"type.googleapis.com/{RETRY_INFO}".encode()) + _field(2, _field(1, duration))
             out += _field(3, info)
         return out
@@ -82,20 +82,11 @@ class Refusal(msgspec.Struct, frozen=True):
 
 def partial_bytes(partial: PartialSuccess) -> bytes:
     """An encoded Export*ServiceResponse (the three have the same numbers)."""
-    inner = b"\x08" + _varint(partial.rejected) if partial.rejected else b""
+    inner = b"\x08" + varint(partial.rejected) if partial.rejected else b""
     if partial.message:
         inner += _field(2, partial.message.encode("utf-8", "replace"))
     return _field(1, inner) if inner else b""
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
 def _field(number: int, content: bytes) -> bytes:
-    return bytes((number << 3 | 2,)) + _varint(len(content)) + content
+    return bytes((number << 3 | 2,)) + varint(len(content)) + content

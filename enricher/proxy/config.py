@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from zerospan.exporter.config.model import MIB, Section, Text, Tls
+from zerospan.exporter.config.rules import listen_address
 from zerospan.exporter.config.secret import Secret, Url
 
 Signal = Literal["traces", "metrics", "logs"]
@@ -126,22 +127,12 @@ def problems(config: ProxyConfig) -> list[tuple[tuple[str, ...], str]]:
         value = getattr(config, key)
         if value is not None:
             try:
-                host_port(value)
+                listen_address(value)
             except ValueError as e:
                 wrong.append(((key,), str(e)))
     if config.max_request_bytes > config.queue_bytes:
         wrong.append((("max_request_bytes",), "more than queue_bytes"))
     return wrong
-
-
-def host_port(text: str) -> tuple[str, int]:
-    """HOST and PORT of "HOST:PORT" or "[IPV6]:PORT"; the port may be 0. ValueError."""
-    host, separator, port = text.rpartition(":")
-    if not separator or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"expected HOST:PORT, got {text!r}")
-    if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError(f"an IPv6 address stands in brackets: {text!r}")
-    return host.strip("[]"), int(port)
 
 
 def load(values: dict[str, object]) -> ProxyConfig:

@@ -12,8 +12,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,7 +21,6 @@ from zerospan.enricher.proxy import ledger
 from zerospan.enricher.proxy.answers import JSON, PROTOBUF, RETRY_S, Done, Refusal, partial_bytes
 from zerospan.enricher.proxy.config import SIGNALS, ProxyConfig, Signal
 from zerospan.enricher.proxy.json_protobuf import REJECTED, answer_json
-from zerospan.exporter.config.model import Tls
 from zerospan.exporter.sinks.http import (
     MAX_RESPONSE_BYTES,
     USER_AGENT,
@@ -30,22 +28,13 @@ from zerospan.exporter.sinks.http import (
     Response,
     Unreachable,
     gzip,
-    tls_context,
 )
-from zerospan.exporter.sinks.otlp_grpc import NO_ANSWER, RETRYABLE, STATUS_DETAILS
+from zerospan.exporter.sinks.otlp_grpc import METHODS, NO_ANSWER, RETRYABLE, STATUS_DETAILS, address
 from zerospan.exporter.sinks.otlp_http import RETRYABLE as RETRYABLE_HTTP
 from zerospan.exporter.sinks.queue import printable
 from zerospan.exporter.sinks.retry import RetryPolicy, parse_retry_after, retry_info_s, status_message
 from zerospan.exporter.sinks.wire import PartialSuccess, partial_success
 
-if TYPE_CHECKING:
-    import grpc  # type: ignore[import-untyped]
-
-METHODS: dict[Signal, str] = {
-    "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
-    "metrics": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
-    "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
-}
 POLICY = RetryPolicy(initial_s=0.1, max_s=2.0)
 
 
@@ -219,14 +208,14 @@ class GrpcUpstream:
     takes_json = False
 
     def __init__(self, config: ProxyConfig) -> None:
-        import grpc
+        import grpc  # type: ignore[import-untyped]
         import grpc.aio  # type: ignore[import-untyped]
 
         self._timeout_s = config.timeout_s
         self._compression = grpc.Compression.Gzip if config.compression == "gzip" else None
         self._metadata = tuple((name.lower(), secret.reveal()) for name, secret in config.headers.items())
         self._hidden = [value for _, value in self._metadata if value]
-        self._target, credentials = _target(config)
+        self._target, credentials = address(config.endpoint.reveal(), config.tls)
         options = [
             ("grpc.primary_user_agent", USER_AGENT),
             ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
@@ -242,7 +231,7 @@ class GrpcUpstream:
             if credentials is None
             else grpc.aio.secure_channel(self._target, credentials, options)
         )
-        self._calls = {signal: self._channel.unary_unary(method) for signal, method in METHODS.items()}
+        self._calls = {signal: self._channel.unary_unary(METHODS[signal]) for signal in SIGNALS}
         self._errors: tuple[type[Exception], ...] = (grpc.aio.AioRpcError,)
 
     async def send(self, request: Request) -> Done | Refusal | Busy:
@@ -308,23 +297,3 @@ def _partial_json(body: bytes) -> PartialSuccess:
         return PartialSuccess(rejected, str(told.get("errorMessage") or ""))
     except (msgspec.DecodeError, ValueError, TypeError, AttributeError, RecursionError):
         return PartialSuccess()
-
-
-def _target(config: ProxyConfig) -> tuple[str, grpc.ChannelCredentials | None]:
-    """HOST:PORT and credentials (None: plain text). The scheme decides; without one tls.insecure."""
-    text = config.endpoint.reveal()
-    with_scheme = "://" in text
-    parts = urlsplit(text if with_scheme else "//" + text)
-    host = parts.hostname or ""
-    if ":" in host:
-        host = f"[{host}]"
-    plain = parts.scheme == "http" if with_scheme else config.tls.insecure
-    return f"{host}:{parts.port or 4317}", None if plain else _credentials(config.tls)
-
-
-def _credentials(tls: Tls) -> grpc.ChannelCredentials:
-    import grpc
-
-    tls_context(tls)  # says which file is not usable; grpc would say it at the first connection, to nobody
-    ca, key, cert = (Path(name).read_bytes() if name else None for name in (tls.ca, tls.key, tls.cert))
-    return grpc.ssl_channel_credentials(ca, key, cert)

@@ -16,12 +16,13 @@ from zerospan.enricher.proxy.json_protobuf import answer_json, to_protobuf
 from zerospan.enricher.proxy.ledger import Entry, Ledger
 from zerospan.enricher.proxy.resources import Codec, Protobuf, Resources
 from zerospan.enricher.proxy.rewrite import Malformed, rewrite
-from zerospan.enricher.proxy.security import Security
+from zerospan.enricher.security import Rights
 
 log = logging.getLogger("zerospan.proxy")
 
 RESOURCES_MAX = 1 << 16  # of one request; a Collector's largest batch has 8192 items
 RESOURCE_BYTES = 256 << 10  # larger ones are left as they are
+TREE = 20  # what the objects of a JSON body take, in its bytes; no more than half of queue_bytes is held for them
 PROTOBUF_CODEC, JSON_CODEC = Protobuf(), Json()
 
 
@@ -29,27 +30,32 @@ class TooMany(Exception):
     """A request has more resources than anyone needs."""
 
 
+class Full(Exception):
+    """There is no memory for what a request needs meanwhile."""
+
+
 class Intake:
     """One for a proxy."""
 
     def __init__(
-        self, config: ProxyConfig, security: Security, books: Ledger, resources: Resources, forwarder: Forwarder
+        self, config: ProxyConfig, rights: Rights, books: Ledger, resources: Resources, forwarder: Forwarder
     ) -> None:
         self.ledger = books
         self.max_request_bytes = config.max_request_bytes
         self.stopping = False
         self.crowded = 0  # resources left as they were: too large, or their request would have grown too much
         self._most = config.max_senders
-        self._security = security
+        self._rights = rights
         self._resources = resources
         self._forwarder = forwarder
         own = {name.lower() for name in config.headers}  # which nobody else may say
         self._pass = frozenset(name.lower() for name in config.pass_headers) - own
+        self._translating = asyncio.Semaphore(1)
         self._tasks: set[asyncio.Task[Done | Refusal]] = set()
 
     def admit(self, headers: Mapping[str, str]) -> Refusal | None:
         """Before the body is read: None, or why not."""
-        if not self._security.check(headers):
+        if not self._rights.check(headers):
             return Refusal(ledger.UNAUTHORIZED, "no right to send")
         if self.stopping:
             return Refusal(ledger.SHUTDOWN, "the proxy stops", RETRY_S)
@@ -103,7 +109,7 @@ class Intake:
             signal = entry.signal
             translate = content_type == JSON and not self._forwarder.upstream.takes_json
             if translate:
-                body = await asyncio.get_running_loop().run_in_executor(None, to_protobuf, body, signal)
+                body = await self._translated(entry, body)
                 content_type = PROTOBUF
             made = self._rewritten(entry, body, content_type, peer)
             del body  # one of the two is enough
@@ -117,6 +123,8 @@ class Intake:
                 answer = Done(answer_json(answer.body, signal), JSON, answer.rejected)
         except Malformed as e:
             answer = Refusal(ledger.MALFORMED, str(e))
+        except Full:
+            answer = self.full()
         except TooMany:
             answer = Refusal(ledger.TOO_LARGE, f"a request may have {RESOURCES_MAX} resources")
         except asyncio.CancelledError:
@@ -129,6 +137,17 @@ class Intake:
         else:
             entry.refuse(answer.reason)
         return answer
+
+    async def _translated(self, entry: Entry, body: bytes) -> bytes:
+        """The body in protobuf; one at a time, for it is a tree of objects meanwhile. Raises Malformed and Full."""
+        async with self._translating:
+            tree = min(TREE * len(body), self.ledger.limit_bytes // 2)
+            if not entry.hold(tree):
+                raise Full
+            try:
+                return await asyncio.get_running_loop().run_in_executor(None, to_protobuf, body, entry.signal)
+            finally:
+                entry.release(tree)
 
     def _rewritten(self, entry: Entry, body: bytes, content_type: str, peer: bytes) -> bytes | Refusal:
         """The body with tags, counted; raises Malformed."""

@@ -1,13 +1,18 @@
-"""The JSON form of the three requests: decoded down to the resources; spans and records stay the text that they are.
+"""The JSON form of the three requests: walked down to the resources; all else stays the text that it is.
+
+One group is decoded at a time, and of it the texts of the members that the walk needs: a request costs little more than
+its own bytes, whatever is in it.
 
 Source: the OTLP specification, "JSON Protobuf Encoding" (lowerCamelCase names; unknown ones are kept here).
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
-from zerospan.enricher.proxy.config import Signal
+from zerospan.enricher.proxy.config import SIGNALS, Signal
+from zerospan.enricher.proxy.json_list import count, elements, place
 from zerospan.enricher.proxy.resources import Attribute
 from zerospan.enricher.proxy.rewrite import Malformed
 
@@ -35,8 +40,20 @@ class _KeyValue(msgspec.Struct):
     value: _Value | None = None
 
 
+NULL = msgspec.Raw(b"null")
+
+
+def _decoder(*names: str) -> msgspec.json.Decoder[Any]:
+    """Of an object's members with these names: their texts."""
+    return msgspec.json.Decoder(msgspec.defstruct("Members", [(name, msgspec.Raw, NULL) for name in names]))
+
+
+_requests = {signal: _decoder(LISTS[signal][0]) for signal in SIGNALS}
+_groups = {signal: _decoder("resource", LISTS[signal][1]) for signal in SIGNALS}
+_scopes = {signal: _decoder(LISTS[signal][2]) for signal in SIGNALS}
+_metric = _decoder(*POINTS)
+_data = _decoder("dataPoints")
 _object = msgspec.json.Decoder(Object)
-_objects = msgspec.json.Decoder(list[Object] | None)
 _raws = msgspec.json.Decoder(list[msgspec.Raw] | None)
 _key_value = msgspec.json.Decoder(_KeyValue)
 _encode = msgspec.json.Encoder().encode
@@ -45,22 +62,28 @@ _encode = msgspec.json.Encoder().encode
 def rewrite(body: bytes, signal: Signal, replace: Callable[[bytes], bytes | None]) -> tuple[bytes, int]:
     """As rewrite.rewrite, for a JSON body. Raises Malformed."""
     groups_name, scopes_name, items_name = LISTS[signal]
+    group_of, scope_of = _groups[signal].decode, _scopes[signal].decode
     try:
-        request = _object.decode(body)
-        groups = _list(request, groups_name)
-        items, changed = 0, False
-        for group in groups:
-            for scope in _list(group, scopes_name):
-                items += _count(scope, items_name, signal)
-            resource = bytes(group.get("resource", b"{}"))
-            new = replace(b"{}" if resource == b"null" else resource)
-            if new is not None:
-                group["resource"] = msgspec.Raw(new)
-                changed = True
-        if not changed:
-            return body, items
-        request[groups_name] = msgspec.Raw(_encode(groups))
-        return _encode(request), items
+        items = at = 0
+        parts: list[bytes | memoryview] = []
+        for text in elements(getattr(_requests[signal].decode(body), groups_name)):
+            group = group_of(text)
+            for scope in elements(getattr(group, scopes_name)):
+                items += _count(getattr(scope_of(scope), items_name), signal)
+            resource = group.resource
+            new = replace(b"{}" if resource == NULL else bytes(resource))
+            if new is None:
+                continue
+            if resource is NULL:  # there is none
+                start = to = place(text, body) + 1
+                rest = bytes(text[1:]).strip()
+                new = b'"resource":' + new + (b"" if rest == b"}" else b",")
+            else:
+                start = place(resource, body)
+                to = start + len(memoryview(resource))
+            parts += (memoryview(body)[at:start], new)
+            at = to
+        return (b"".join((*parts, memoryview(body)[at:])) if parts else body), items
     except WRONG as e:
         raise Malformed(f"not OTLP JSON: {e}") from None
 
@@ -89,19 +112,17 @@ class Json:
         return _encode(members)
 
 
-def _list(members: Object, name: str) -> list[Object]:
-    return _objects.decode(members[name]) or [] if name in members else []
-
-
-def _count(scope: Object, name: str, signal: Signal) -> int:
+def _count(items: msgspec.Raw, signal: Signal) -> int:
+    """Spans, records, or the data points of metrics."""
     if signal != "metrics":
-        return len(_raws.decode(scope[name]) or []) if name in scope else 0
+        return count(items)
     found = 0
-    for metric in _list(scope, name):
+    for text in elements(items):
+        metric = _metric.decode(text)
         for kind in POINTS:
-            if kind in metric and metric[kind] != msgspec.Raw(b"null"):
-                data = _object.decode(metric[kind])
-                found += len(_raws.decode(data["dataPoints"]) or []) if "dataPoints" in data else 0
+            data = getattr(metric, kind)
+            if data != NULL:
+                found += count(_data.decode(data).dataPoints)
     return found
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from zerospan.enricher.proxy.config import Signal
 from zerospan.enricher.proxy.rewrite import Malformed
-from zerospan.exporter.sinks.wire import partial_success
+from zerospan.exporter.sinks.wire import partial_success, varint
 
 DEPTH_MAX = 64  # of messages in messages
 REJECTED = {"traces": "rejectedSpans", "metrics": "rejectedDataPoints", "logs": "rejectedLogRecords"}
@@ -251,18 +251,6 @@ def _field(parts: list[bytes], number: int, kind: str, value: Any, depth: int) -
         parts += (varint(number << 3 | 2), varint(len(content)), content)
     else:
         parts += (varint(number << 3 | wire), content)
-
-
-def varint(value: int) -> bytes:
-    """An unsigned varint."""
-    if value < 128:
-        return bytes((value,))
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def _integer(value: Any, least: int, most: int) -> int:

@@ -84,10 +84,10 @@ class Entry:
         self._open = True
 
     def hold(self, size: int) -> bool:
-        """Takes memory for the request; False (nothing taken) where there is none."""
+        """Takes memory for the request; False (nothing taken) where there is none, or it is settled."""
         ledger = self._ledger
         with ledger._lock:
-            if ledger.held_bytes + size > ledger.limit_bytes:
+            if not self._open or ledger.held_bytes + size > ledger.limit_bytes:
                 return False
             ledger.held_bytes += size
             self._held += size
@@ -110,6 +110,8 @@ class Entry:
     def count(self, items: int) -> None:
         """What is in it is known."""
         with self._ledger._lock:
+            if not self._open:
+                return
             stats = self._ledger._signals[self.signal]
             self._items = items
             stats.received_items += items

@@ -16,8 +16,8 @@ from zerospan.enricher.proxy.forward import Forwarder, upstream
 from zerospan.enricher.proxy.intake import Intake
 from zerospan.enricher.proxy.ledger import Ledger, SignalStats
 from zerospan.enricher.proxy.resources import Resources, ResourceStats
-from zerospan.enricher.proxy.security import Open, Security
 from zerospan.enricher.proxy.server_http import HttpServer
+from zerospan.enricher.security import Rights
 from zerospan.enricher.store import TagStore
 
 log = logging.getLogger("zerospan.proxy")
@@ -26,7 +26,7 @@ START_S = 15.0
 
 
 class ProxyStats(msgspec.Struct, kw_only=True):
-    """Of this moment; on /metrics and in `zerospan status`."""
+    """Of this moment; on /metrics."""
 
     signals: dict[Signal, SignalStats]
     resources: ResourceStats
@@ -43,14 +43,14 @@ class ProxyStats(msgspec.Struct, kw_only=True):
 class Proxy:
     """Raises ValueError for a configuration that cannot be."""
 
-    def __init__(self, store: TagStore, config: ProxyConfig, security: Security | None = None) -> None:
+    def __init__(self, store: TagStore, config: ProxyConfig, rights: Rights) -> None:
         wrong = problems(config)
         if wrong:
             raise ValueError("; ".join(f"{'.'.join(key)}: {text}" for key, text in wrong))
         self.grpc_port = 0  # where it listens, once it is started; 0: not
         self.http_port = 0
         self._config = config
-        self._security = security or Open()
+        self._rights = rights
         self._ledger = Ledger(config.queue_bytes)
         self._resources = Resources(store, config.associate, overwrite=config.overwrite, cache_bytes=config.cache_bytes)
         self._started: concurrent.futures.Future[None] = concurrent.futures.Future()
@@ -111,14 +111,14 @@ class Proxy:
         grpc_server = None
         try:
             self._forwarder = Forwarder(config, way)
-            intake = self._intake = Intake(config, self._security, self._ledger, self._resources, self._forwarder)
+            intake = self._intake = Intake(config, self._rights, self._ledger, self._resources, self._forwarder)
             if config.listen_http is not None:
-                self._http = HttpServer(config, self._security, intake)
+                self._http = HttpServer(config, self._rights, intake)
                 self.http_port = await self._http.start(config.listen_http)
             if config.listen_grpc is not None:
                 from zerospan.enricher.proxy.server_grpc import GrpcServer  # grpcio only where it is used
 
-                grpc_server = GrpcServer(config, self._security, intake)
+                grpc_server = GrpcServer(config, self._rights, intake)
                 self.grpc_port = await grpc_server.start(config.listen_grpc)
             self._started.set_result(None)
             await self._stop.wait()

@@ -6,6 +6,7 @@ resources that name nobody.
 Not thread-safe: one loop owns it. Protobuf and JSON differ by their `Codec`.
 """
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -22,6 +23,8 @@ from zerospan.enricher.tagset import TagSet
 Attribute = tuple[str, tuple[str, ...], int, int]  # key, texts, and its place (whose meaning is the codec's)
 RECHECK_S = 1.0  # a binding may end at a time that was said before: no revision tells of that
 ENTRY_BYTES = 800  # of an entry beside its bytes, with some candidates (measured by tracemalloc: 500 to 700)
+SOME, CANDIDATE_BYTES = 4, 120  # of each further one, beside its key
+CANDIDATES_MAX = 64  # of a resource; a host has some addresses
 UNKNOWN_SERVICE = "unknown_service"  # the SDKs' word for a name that nobody gave (resource conventions, service.name)
 STRONG = ("container.id", "k8s.pod.uid")  # no two things ever have the same
 STATED = ("container.id", "k8s.pod.uid", "k8s.pod.name", "k8s.namespace.name", "k8s.node.name", "k8s.cluster.name")
@@ -81,6 +84,9 @@ class _Entry:
         self.at = 0.0
 
 
+_Name = tuple[type[Codec], bytes, bytes]  # peer, resource
+
+
 class Resources:
     """Answers for each resource of each request."""
 
@@ -93,8 +99,8 @@ class Resources:
         self._connection = CONNECTION in associate
         self._overwrite = overwrite
         self._limit = cache_bytes // 2
-        self._young: dict[tuple[type[Codec], bytes, bytes], _Entry] = {}  # two generations: what is used moves up
-        self._old: dict[tuple[type[Codec], bytes, bytes], _Entry] = {}
+        self._young: dict[_Name, _Entry] = {}  # two generations: what is used moves up
+        self._old: dict[_Name, _Entry] = {}
         self._young_bytes = self._old_bytes = 0
 
     def replace(self, resource: bytes, peer: bytes, codec: Codec) -> bytes | None:
@@ -110,7 +116,9 @@ class Resources:
         if entry is not None:
             self.stats.cached += 1
             if entry.revision != self._store.revision or time.monotonic() - entry.at > RECHECK_S:
+                before = len(entry.new or b"")
                 self._decide(entry, resource, codec)
+                self._grown(name, entry, len(entry.new or b"") - before)
         else:
             found = codec.read(resource)
             entry = _Entry(found, self._candidates(found, peer))
@@ -170,18 +178,19 @@ class Resources:
         for name, texts, _, _ in found:
             if name in IDENTITY and texts:
                 said[name] = texts
-        candidates = [
+        found_keys = (
             (key, name in STRONG)
             for name in self._associate
             for text in said.get(name, ())
             for key in _keys(name, text)
-        ]
+        )
+        candidates = list(itertools.islice(found_keys, CANDIDATES_MAX))
         if not candidates and self._connection and peer and not _loopback(peer):
             candidates.append((keys.ADDRESS + peer, False))
         return candidates
 
-    def _keep(self, name: tuple[type[Codec], bytes, bytes], entry: _Entry) -> None:
-        size = ENTRY_BYTES + len(name[2]) + len(entry.new or b"")
+    def _keep(self, name: _Name, entry: _Entry) -> None:
+        size = _size(name, entry)
         if self._young_bytes + size > self._limit:
             self._old, self._old_bytes = self._young, self._young_bytes
             self._young, self._young_bytes = {}, 0
@@ -190,8 +199,19 @@ class Resources:
             self._young_bytes += size
         self.stats.cache_bytes = self._young_bytes + self._old_bytes
 
+    def _grown(self, name: _Name, entry: _Entry, more: int) -> None:
+        """What is kept has become larger, by tags that were not there before, or smaller."""
+        if more and self._young.pop(name, None) is not None:
+            self._young_bytes -= _size(name, entry) - more
+            self._keep(name, entry)
+
 
 IDENTITY = frozenset(Identity.__args__) - {CONNECTION}  # type: ignore[attr-defined]
+
+
+def _size(name: _Name, entry: _Entry) -> int:
+    more = sum([CANDIDATE_BYTES + len(key) for key, _ in entry.candidates[SOME:]])
+    return ENTRY_BYTES + len(name[2]) + len(entry.new or b"") + more
 
 
 def _keys(name: str, text: str) -> Iterator[bytes]:

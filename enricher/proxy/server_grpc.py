@@ -12,26 +12,26 @@ import grpc.aio  # type: ignore[import-untyped]
 
 from zerospan.enricher.keys import packed
 from zerospan.enricher.proxy.answers import PROTOBUF, Refusal
-from zerospan.enricher.proxy.config import ProxyConfig, Signal
-from zerospan.enricher.proxy.forward import METHODS
+from zerospan.enricher.proxy.config import SIGNALS, ProxyConfig, Signal
 from zerospan.enricher.proxy.intake import Intake
-from zerospan.enricher.proxy.security import Security
-from zerospan.exporter.sinks.otlp_grpc import STATUS_DETAILS
+from zerospan.enricher.proxy.ledger import UNAUTHORIZED
+from zerospan.enricher.security import Rights
+from zerospan.exporter.sinks.otlp_grpc import METHODS, STATUS_DETAILS
 
 STREAMS = (
     100  # of one connection (RFC 9113, 6.5.2: no fewer); a sender's further ones wait on its own side. grpcio holds
 )
 # their messages before we can refuse them, so that this bounds memory, too
-SIGNALS = {method: signal for signal, method in METHODS.items()}
+BY_METHOD = {METHODS[signal]: signal for signal in SIGNALS}
 
 
 class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Made and started on the loop."""
 
-    def __init__(self, config: ProxyConfig, security: Security, intake: Intake) -> None:
+    def __init__(self, config: ProxyConfig, rights: Rights, intake: Intake) -> None:
         self._intake = intake
         self._handlers = {
-            signal: grpc.unary_unary_rpc_method_handler(functools.partial(self._export, signal)) for signal in METHODS
+            signal: grpc.unary_unary_rpc_method_handler(functools.partial(self._export, signal)) for signal in SIGNALS
         }
         self._server = grpc.aio.server(
             # The last resort, without a hint to come again. Ours (Intake.admit) comes first, but does not see requests
@@ -46,10 +46,11 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]
             ],
         )
         self._server.add_generic_rpc_handlers((self,))
-        self._credentials = security.grpc_credentials()
+        self._credentials = rights.grpc_credentials()
 
     async def start(self, address: str) -> int:
         """Listens; returns the port. Raises OSError if it cannot."""
+        address = f"[::]{address}" if address.startswith(":") else address
         try:
             if self._credentials is None:
                 port: int = self._server.add_insecure_port(address)
@@ -68,17 +69,19 @@ class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def service(self, handler_call_details: Any) -> Any:
         """The handler of a call, chosen when its headers are there and its message is not read yet."""
-        signal = SIGNALS.get(handler_call_details.method)
-        if signal is None:
-            return None
+        signal = BY_METHOD.get(handler_call_details.method)
         refusal = self._intake.admit(dict(handler_call_details.invocation_metadata))
-        if refusal is None:
+        if signal is None and (refusal is None or refusal.reason != UNAUTHORIZED):
+            return None  # who has no rights does not learn what is there
+        if signal is not None and refusal is None:
             return self._handlers[signal]
+        assert refusal is not None
         # A handler of a stream reads no message unless it asks for one.
         return grpc.stream_unary_rpc_method_handler(functools.partial(self._refuse, signal, refusal))
 
-    async def _refuse(self, signal: Signal, refusal: Refusal, requests: Any, context: Any) -> None:
-        self._intake.ledger.open(signal).refuse(refusal.reason)
+    async def _refuse(self, signal: Signal | None, refusal: Refusal, requests: Any, context: Any) -> None:
+        if signal is not None:
+            self._intake.ledger.open(signal).refuse(refusal.reason)
         await _abort(context, refusal)
 
     async def _export(self, signal: Signal, body: bytes, context: Any) -> bytes:

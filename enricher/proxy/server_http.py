@@ -7,6 +7,7 @@ memory is taken before a body is read. Sources: RFC 9112; the OTLP specification
 import asyncio
 import contextlib
 import email.utils
+import logging
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -18,10 +19,13 @@ from isal.igzip_lib import IsalError
 from zerospan.enricher.keys import packed
 from zerospan.enricher.proxy import ledger
 from zerospan.enricher.proxy.answers import JSON, PROTOBUF, Done, Refusal
-from zerospan.enricher.proxy.config import SIGNALS, ProxyConfig, Signal, host_port
+from zerospan.enricher.proxy.config import SIGNALS, ProxyConfig, Signal
 from zerospan.enricher.proxy.intake import Intake
 from zerospan.enricher.proxy.ledger import Entry
-from zerospan.enricher.proxy.security import Security
+from zerospan.enricher.security import Rights
+from zerospan.exporter.config.rules import listen_address
+
+log = logging.getLogger("zerospan.proxy")
 
 HEAD_BYTES = 32 << 10
 READ_AHEAD = 64 << 10  # of a connection, beyond what was taken: asyncio buffers up to twice that and one read
@@ -29,6 +33,9 @@ CHUNK = 256 << 10
 LINGER_BYTES = 1 << 20  # of a refused body, read so that the answer is not lost by a reset
 LINGER_S = 2.0
 INFLATE_AWAY = 256 << 10  # larger bodies are decompressed in a thread
+GIVEN = 64 << 10  # of a compressed body, at a time
+MEMBERS = 1024  # of a gzip body (RFC 1952, 2.2); one of 16 MiB in bgzip's blocks has 256
+CHALLENGE = {"WWW-Authenticate": "Bearer"}  # of a 401
 PATHS: dict[str, Signal] = {f"/v1/{signal}": signal for signal in SIGNALS}
 REASONS = {
     200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed",
@@ -69,20 +76,20 @@ class Refused(Exception):
 class HttpServer:
     """Made on the loop."""
 
-    def __init__(self, config: ProxyConfig, security: Security, intake: Intake) -> None:
+    def __init__(self, config: ProxyConfig, rights: Rights, intake: Intake) -> None:
         self.connections = 0
         self.turned_away = 0  # connections beyond max_senders
         self.not_found = 0  # requests that are no OTLP, or no HTTP
         self._config = config
         self._intake = intake
-        self._ssl = security.ssl_context()
+        self._ssl = rights.ssl_context()
         self._server: asyncio.Server | None = None
         self._open: dict[asyncio.Task[None], bool] = {}  # connection -> a request is under way
         self._stopping = False
 
     async def start(self, address: str) -> int:
         """Listens; returns the port. Raises OSError if it cannot."""
-        host, port = host_port(address)
+        host, port = listen_address(address)
         self._server = await asyncio.start_server(
             self._connection,
             **_where(host, port),
@@ -122,12 +129,26 @@ class HttpServer:
             writer.transport.max_size = READ_AHEAD
         try:
             await self._requests(reader, writer, task)
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError, TimeoutError):
+        except OSError:  # it was too slow, or is gone: nothing more is kept for it
+            writer.transport.abort()
+        except (asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
-            self.connections -= 1
-            del self._open[task]
+            try:
+                await self._closed(writer)
+            finally:
+                self.connections -= 1
+                del self._open[task]
+
+    async def _closed(self, writer: asyncio.StreamWriter) -> None:
+        """Closes, when the last answer has been taken; a peer that does not read is one of max_senders until then."""
+        try:
             writer.close()
+            with contextlib.suppress(OSError):
+                async with asyncio.timeout(self._config.read_s):
+                    await writer.wait_closed()
+        finally:
+            writer.transport.abort()
 
     async def _requests(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, task: asyncio.Task[None]
@@ -136,8 +157,11 @@ class HttpServer:
         going_on = True
         while going_on and not self._stopping:
             self._open[task] = False
-            async with asyncio.timeout(self._config.idle_s):
-                first = await reader.read(1)
+            try:
+                async with asyncio.timeout(self._config.idle_s):
+                    first = await reader.read(1)
+            except TimeoutError:
+                return
             if not first:
                 return
             self._open[task] = True
@@ -150,7 +174,8 @@ class HttpServer:
                 going_on = await self._request(head, reader, writer, peer)
             except Bad as e:
                 self.not_found += 1
-                _answer(writer, e.status, "text/plain", str(e).encode(), close=True)
+                more = CHALLENGE if e.status == 401 else None
+                _answer(writer, e.status, "text/plain", str(e).encode(), close=True, more=more)
                 await _linger(reader, writer)
                 return
             async with asyncio.timeout(self._config.read_s):
@@ -160,18 +185,20 @@ class HttpServer:
         self, head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: bytes
     ) -> bool:
         """One request; whether another may follow. Raises Bad."""
+        intake = self._intake
+        refusal = intake.admit(head.headers)
         signal = PATHS.get(head.path)
+        if refusal is not None and refusal.reason == ledger.UNAUTHORIZED and (signal is None or head.method != "POST"):
+            raise Bad(401, refusal.message)  # who has no rights does not learn what is there
         if signal is None:
             raise Bad(404, "OTLP is at /v1/traces, /v1/metrics and /v1/logs")
         if head.method != "POST":
             raise Bad(405, "OTLP is POST")
         length = body_length(head.headers)
-        intake = self._intake
         entry = intake.ledger.open(signal)
         content_type = head.headers.get("content-type", "").partition(";")[0].strip().lower()
         read = False
         try:
-            refusal = intake.admit(head.headers)
             if refusal is None and content_type not in (PROTOBUF, JSON):
                 refusal = Refusal(ledger.UNSUPPORTED, f"the content type must be {PROTOBUF} or {JSON}")
             if refusal is not None:
@@ -200,6 +227,12 @@ class HttpServer:
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             entry.refuse(ledger.NOT_READ)
             raise
+        except Exception:
+            log.exception("proxy: a request could not be read by an error of our own")
+            entry.refuse(ledger.INTERNAL_ERROR)
+            _refuse(writer, Refusal(ledger.INTERNAL_ERROR, "internal error"), content_type, close=True)
+            await _linger(reader, writer)
+            return False
 
         def gone() -> bool:
             return writer.transport.is_closing() or reader.at_eof()
@@ -234,6 +267,8 @@ class HttpServer:
         try:
             async with asyncio.timeout(self._config.read_s):
                 return await _exactly(reader, length) if length is not None else await self._chunked(entry, reader)
+        except asyncio.LimitOverrunError:  # of READ_AHEAD, without an end of line
+            raise Refused(Refusal(ledger.MALFORMED, "a broken chunk")) from None
         except TimeoutError:
             raise Refused(Refusal(ledger.NOT_READ, f"the body did not come in {self._config.read_s} s")) from None
 
@@ -270,27 +305,31 @@ class HttpServer:
         """gzip, never more of it than may be held at a time. Raises Refused."""
         parts: list[bytes] = []
         size, most = len(body), self._intake.max_request_bytes
-        total = 0
-        left = body
-        while left or not parts:
+        view = memoryview(body)
+        at = total = members = 0
+        while at < size or not members:
+            members += 1
+            if members > MEMBERS:
+                raise Refused(Refusal(ledger.MALFORMED, "too many gzip members"))
             stream = isal_zlib.decompressobj(31)
             while not stream.eof:
                 step = min(CHUNK, most - total + 1)
                 if not entry.hold(step):
                     raise Refused(self._intake.full())
+                given = view[at : at + GIVEN]  # what it does not use is copied: never all the rest
                 try:
-                    part = stream.decompress(left, step)
+                    part = stream.decompress(given, step)
                 except (IsalError, ValueError):  # type: ignore[misc]
                     raise Refused(Refusal(ledger.MALFORMED, "not gzip")) from None
                 entry.release(step - len(part))
-                left = stream.unconsumed_tail
+                at += len(given) - len(stream.unused_data if stream.eof else stream.unconsumed_tail)
                 total += len(part)
-                parts.append(part)
+                if part:
+                    parts.append(part)
                 if total > most:
                     raise Refused(Refusal(ledger.TOO_LARGE, f"a request may have {most} bytes"))
-                if not part and not left and not stream.eof:
+                if not part and at == size and not stream.eof:
                     raise Refused(Refusal(ledger.MALFORMED, "gzip without its end"))
-            left = stream.unused_data
         entry.release(size)
         return b"".join(parts)
 
@@ -371,7 +410,7 @@ def _refuse(writer: asyncio.StreamWriter, refusal: Refusal, content_type: str, c
     if (after := refusal.retry_after()) is not None:
         more["Retry-After"] = after
     if refusal.http == 401:
-        more["WWW-Authenticate"] = "Bearer"
+        more |= CHALLENGE
     if content_type == JSON:
         _answer(writer, refusal.http, JSON, refusal.json(), close, more)
     else:
@@ -399,7 +438,8 @@ def _answer(
 
 
 def _where(host: str, port: int) -> dict[str, Any]:
-    """For start_server. `::` is IPv4, too, as with gRPC; asyncio's own sockets are of one family."""
+    """For start_server; no host is `::`. That is IPv4, too, as with gRPC; asyncio's own sockets are of one family."""
+    host = host or "::"
     if host == "::" and socket.has_dualstack_ipv6():
         return {"sock": socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)}
     return {"host": host, "port": port}

@@ -2,7 +2,7 @@
 
 Keeps translated connections only, in a table of its own (nat_table.py): one source port is one connection, too many for
 the store. real_end() answers for one of them, pieces() for a CONNECTION key of the tag service. What the agents' own
-keys (sequence numbers) tell of TCP is better; this is for UDP, and for ends without an agent. Made by build.py.
+keys (sequence numbers) tell of TCP is better; this is for UDP, and for ends without an agent. Made by registry.py.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """This host: what it is, its containers, and on demand its processes. Read from /proc, /sys and files, no daemon asked.
 
 In a container the host's file system may stand elsewhere (`root`); with hostPID its /proc is /proc. Needs no right but
-to read; without CAP_SYS_PTRACE other users' environments are missing. Made by build.py, one for each node.
+to read; without CAP_SYS_PTRACE other users' environments are missing. Made by registry.py, one for each node.
 """
 
 import os

@@ -10,7 +10,7 @@
 A range lies under everything that other sources know of an address; an address, a port or a node stands over it. What a
 wider range says holds in a narrower one, too, unless that says otherwise; so do the tags of an address and its ranges
 for its ports. The file is read again when it changes; a version that is wrong is refused whole, told once and counted,
-and the one before stays. Made by build.py; `problems` is for the check of the configuration.
+and the one before stays. Made by registry.py; `problems` is for the check of the configuration.
 """
 
 import difflib

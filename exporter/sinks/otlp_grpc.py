@@ -2,7 +2,7 @@
 
 Source: the OTLP specification, "OTLP/gRPC" (which codes are retried, RetryInfo, partial success). Made by
 `build.py`. The payload of a batch is a whole Export*ServiceRequest: it goes out as it is, without a protobuf
-library.
+library. METHODS and `address` also serve the enricher's proxy.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 METHODS = {
     "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+    "metrics": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
     "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
 }
 RETRYABLE = ("CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS")
@@ -51,7 +52,7 @@ class OtlpGrpcSink(QueueSink):
         self._compression = grpc.Compression.Gzip if receiver.compression == "gzip" else None
         self._metadata = tuple((name.lower(), value.reveal()) for name, value in receiver.headers.items())
         self._hidden = [value for _, value in self._metadata if value]
-        target, credentials = self._target(receiver)
+        target, credentials = address(receiver.endpoint.reveal(), receiver.tls)
         self._shown = target
         options = [
             ("grpc.primary_user_agent", USER_AGENT),
@@ -69,18 +70,6 @@ class OtlpGrpcSink(QueueSink):
         self._export: Any = self._channel.unary_unary(METHODS[signal], _as_is, _as_is)
         self._call: grpc.Future | None = None
         self._wire_bytes = 0
-
-    def _target(self, receiver: OtlpSignal) -> tuple[str, grpc.ChannelCredentials | None]:
-        """HOST:PORT and credentials (None: plain text). The scheme decides; without one tls.insecure."""
-        text = receiver.endpoint.reveal()
-        with_scheme = "://" in text
-        parts = urlsplit(text if with_scheme else "//" + text)
-        plain = parts.scheme == "http" if with_scheme else receiver.tls.insecure
-        host = parts.hostname or ""
-        if ":" in host:
-            host = f"[{host}]"
-        credentials = None if plain else _credentials(self._grpc, receiver.tls)
-        return f"{host}:{parts.port or 4317}", credentials
 
     def _send(self, batch: Batch, first: bool) -> Outcome:
         grpc = self._grpc
@@ -134,11 +123,25 @@ class OtlpGrpcSink(QueueSink):
         self._channel.close()
 
 
-def _credentials(grpc: Any, tls: Tls) -> grpc.ChannelCredentials:
+def address(endpoint: str, tls: Tls) -> tuple[str, grpc.ChannelCredentials | None]:
+    """HOST:PORT and credentials (None: plain text). The scheme decides; without one tls.insecure. Raises OSError for a
+    TLS file that is of no use.
+    """
+    with_scheme = "://" in endpoint
+    parts = urlsplit(endpoint if with_scheme else "//" + endpoint)
+    plain = parts.scheme == "http" if with_scheme else tls.insecure
+    host = parts.hostname or ""
+    if ":" in host:
+        host = f"[{host}]"
+    return f"{host}:{parts.port or 4317}", None if plain else _credentials(tls)
+
+
+def _credentials(tls: Tls) -> grpc.ChannelCredentials:
+    import grpc
+
     tls_context(tls)  # says which file is not usable; grpc would say it at the first connection, to nobody
     ca, key, cert = (Path(name).read_bytes() if name else None for name in (tls.ca, tls.key, tls.cert))
-    credentials: grpc.ChannelCredentials = grpc.ssl_channel_credentials(ca, key, cert)
-    return credentials
+    return grpc.ssl_channel_credentials(ca, key, cert)
 
 
 def _as_is(message: bytes) -> bytes:

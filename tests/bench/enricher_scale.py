@@ -178,7 +178,9 @@ def enricher(port: int, kubeconfig: bool) -> None:
     from zerospan.enricher.sources.kubernetes.client import Access, access
     from zerospan.enricher.store import TagStore
     from zerospan.enricher.tuning import tune
+    from zerospan.exporter.cli.daemon import frugal_malloc
 
+    frugal_malloc()
     tune()
     before = memory_mb("VmRSS")
     store = TagStore()

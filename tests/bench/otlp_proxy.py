@@ -83,9 +83,11 @@ def proxy(endpoint: str, protocol: str, compression: str, pipe: Any) -> None:
 
     from zerospan.enricher.proxy.config import load
     from zerospan.enricher.proxy.proxy import Proxy
+    from zerospan.enricher.security import Rights, Security
 
     values = {"endpoint": endpoint, "protocol": protocol, "compression": compression}
-    made = Proxy(known(), load({**values, "listen_grpc": "127.0.0.1:0", "listen_http": "127.0.0.1:0"}))
+    config = load({**values, "listen_grpc": "127.0.0.1:0", "listen_http": "127.0.0.1:0"})
+    made = Proxy(known(), config, Rights(Security()))
     made.start()
     pipe.send((made.grpc_port, made.http_port))
     pipe.recv()

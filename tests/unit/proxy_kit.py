@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from zerospan.enricher import keys
 from zerospan.enricher.proxy.config import load
 from zerospan.enricher.proxy.proxy import Proxy
-from zerospan.enricher.proxy.security import Security
+from zerospan.enricher.security import Rights, Security
 from zerospan.enricher.source import Layer
 from zerospan.enricher.store import TagStore
 
@@ -101,12 +101,10 @@ def grpc_receiver(credentials: Any = None) -> Iterator[GrpcReceiver]:
 
 
 @contextmanager
-def proxy(
-    endpoint: str, store: TagStore | None = None, security: Security | None = None, **keys: Any
-) -> Iterator[Proxy]:
+def proxy(endpoint: str, store: TagStore | None = None, rights: Rights | None = None, **keys: Any) -> Iterator[Proxy]:
     """A running proxy on free ports. Its books must balance whenever it stops, and nothing may be in flight."""
     values = {"endpoint": endpoint, "listen_grpc": "127.0.0.1:0", "listen_http": "127.0.0.1:0", **keys}
-    made = Proxy(store or known(), load(values), security)
+    made = Proxy(store or known(), load(values), rights or Rights(Security()))
     made.start()
     try:
         yield made

@@ -55,6 +55,14 @@ def test_contradictions_are_told_with_their_place(tmp_path: Path, text: str, pro
     assert problem in str(e.value)
 
 
+def test_a_bad_address_of_the_proxy_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("proxy: {endpoint: 'http://x:1', listen_http: 'y', listen_grpc: ':99999'}")
+    with pytest.raises(ConfigError) as e:
+        load(str(tmp_path / "f"), {})
+    for key in ("listen_http", "listen_grpc"):
+        assert str(e.value).count(f"proxy.{key}: expected HOST:PORT") == 1 == str(e.value).count(key)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -47,6 +47,8 @@ from sink_receivers import Answer, Certificates, Receiver, make_certificates, re
 from zerospan.enricher.proxy.answers import PROTOBUF
 from zerospan.enricher.proxy.metrics import families
 from zerospan.enricher.proxy.proxy import Proxy
+from zerospan.enricher.security import Rights, Security
+from zerospan.exporter.config.secret import Secret
 
 MINE = {"service_name": "mine", "container_id": CONTAINER}
 BODY = traces(MINE).SerializeToString()
@@ -359,22 +361,21 @@ def test_a_sender_that_goes_is_not_sent_for_again(there: GrpcReceiver) -> None:
 
 
 def test_rights_are_asked_for_before_the_body_is_read(there: GrpcReceiver, certificates: Certificates) -> None:
-    class Bearer:
-        def grpc_credentials(self) -> None:
-            return None
-
-        def ssl_context(self) -> None:
-            return None
-
-        def check(self, headers: Any) -> bool:
-            return bool(headers.get("authorization") == "Bearer t0ken")
-
-    with proxy(f"http://127.0.0.1:{there.port}", security=Bearer()) as made, Stub(made.grpc_port) as stub:
+    rights = Rights(Security(tokens=(Secret("t0ken"),)))
+    with proxy(f"http://127.0.0.1:{there.port}", rights=rights) as made, Stub(made.grpc_port) as stub:
         for metadata in ((), (("authorization", "Bearer wrong"),)):
             with pytest.raises(grpc.RpcError) as error:
                 stub.send(BODY, metadata=metadata)
             assert error.value.code() == grpc.StatusCode.UNAUTHENTICATED
         assert post(made.http_port, BODY)[0] == 401
+        good = (("authorization", "Bearer t0ken"),)
+        for metadata, code in (((), grpc.StatusCode.UNAUTHENTICATED), (good, grpc.StatusCode.UNIMPLEMENTED)):
+            with pytest.raises(grpc.RpcError) as error:
+                stub.channel.unary_unary("/a.B/C")(b"", metadata=metadata, timeout=10)
+            assert error.value.code() == code, "who has no rights learns what is there"
+        for headers, status in (({}, 401), ({"Authorization": "Bearer t0ken"}, 404)):
+            answered, _, told = post(made.http_port, BODY, "/v1/spans", **headers)
+            assert answered == status and ("www-authenticate" in told) == (status == 401)
         assert not there.requests
         with socket.create_connection(("127.0.0.1", made.http_port), 10) as s:  # the body never comes
             s.sendall(b"POST /v1/logs HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 9000000\r\n\r\n")
@@ -391,17 +392,7 @@ def test_tls_on_all_sides(certificates: Certificates, monkeypatch: pytest.Monkey
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # which requests prefers to what the SDK is told
         monkeypatch.delenv(name, raising=False)
 
-    class Tls:
-        def grpc_credentials(self) -> Any:
-            pair = (Path(certificates.server_key).read_bytes(), Path(certificates.server_cert).read_bytes())
-            return grpc.ssl_server_credentials([pair], Path(certificates.ca).read_bytes(), True)
-
-        def ssl_context(self) -> Any:
-            return certificates.server_context(client_needed=True)
-
-        def check(self, headers: Any) -> bool:
-            return True
-
+    guard = Security(cert=certificates.server_cert, key=certificates.server_key, client_ca=certificates.ca)
     client = {
         "certificate_file": certificates.ca,
         "client_certificate_file": certificates.client_cert,
@@ -412,7 +403,10 @@ def test_tls_on_all_sides(certificates: Certificates, monkeypatch: pytest.Monkey
     server = grpc.ssl_server_credentials(
         [(Path(certificates.server_key).read_bytes(), Path(certificates.server_cert).read_bytes())], ca, True
     )
-    with grpc_receiver(server) as there, proxy(f"https://localhost:{there.port}", security=Tls(), tls=onward) as made:
+    with (
+        grpc_receiver(server) as there,
+        proxy(f"https://localhost:{there.port}", rights=Rights(guard), tls=onward) as made,
+    ):
         resource = Resource({"container.id": CONTAINER})
         for exporter in (
             GrpcSpans(f"https://localhost:{made.grpc_port}", credentials=grpc.ssl_channel_credentials(ca, key, cert)),
@@ -477,6 +471,24 @@ def test_requests_of_nothing_but_resources(there: GrpcReceiver) -> None:
         assert made.stats().crowded == 1
         assert made.stats().signals["traces"].refused == {"too_large": 2}
     assert there.requests[1].SerializeToString() == large
+
+
+def test_json_needs_room_for_its_tree(there: GrpcReceiver) -> None:
+    """Meanwhile, where the endpoint takes no JSON; who finds none comes again."""
+    body = traces(MINE, text="x" * 11_000).SerializeToString()
+    as_json = json.dumps(hex_ids(json_format.MessageToDict(traces(MINE, text="x" * 1500)))).encode()
+    with proxy(f"http://127.0.0.1:{there.port}", queue_bytes=1 << 20, max_request_bytes=1 << 19, retry_max_s=0) as made:
+        there.gate.clear()
+        with Stub(made.grpc_port) as stub:
+            assert 20 * len(as_json) > 1 << 19 and len(body) * 3 < 1 << 20 < len(body) * 3 + (1 << 19) + len(as_json)
+            waiting = [stub.future(body) for _ in range(3)]
+            until(lambda: made.stats().held_bytes > 3 * len(body))
+            assert post(made.http_port, as_json, kind="application/json")[0] == 429
+            there.gate.set()
+            for one in waiting:
+                one.result()
+        assert post(made.http_port, as_json, kind="application/json")[0] == 200
+        assert made.stats().signals["traces"].refused == {"queue_full": 1}
 
 
 def test_metrics_tell_the_books(there: GrpcReceiver) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import json
 import random
 import socket
 import sys
@@ -16,7 +17,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from otlp_cases import SHOP, traces
 from proxy_kit import CONTAINER, GrpcReceiver, Stub, grpc_receiver, post, proxy
-from sink_receivers import until
+from sink_receivers import Answer, receiver, until
+
+from zerospan.enricher.proxy.ledger import Ledger
+from zerospan.enricher.proxy.server_http import GIVEN, MEMBERS
 
 MINE = {"service_name": "mine", "container_id": CONTAINER}
 BODY = traces(MINE).SerializeToString()
@@ -132,6 +136,14 @@ def test_noise_on_the_http_port(there: GrpcReceiver) -> None:
         assert stats.not_found > 10 and stats.signals["traces"].refused["malformed"] > 10
 
 
+def test_no_host_is_every_address(there: GrpcReceiver) -> None:
+    with proxy(f"http://127.0.0.1:{there.port}", listen_grpc=":0", listen_http=":0") as made:
+        for host in ("127.0.0.1", "[::1]"):
+            with grpc.insecure_channel(f"{host}:{made.grpc_port}") as channel:
+                channel.unary_unary(Stub.METHODS["traces"])(BODY, timeout=10)
+            socket.create_connection((host.strip("[]"), made.http_port), 5).close()
+
+
 def test_listens_on_ipv6(there: GrpcReceiver) -> None:
     with proxy(f"http://127.0.0.1:{there.port}", listen_grpc="[::1]:0", listen_http="[::1]:0") as made:
         with grpc.insecure_channel(f"[::1]:{made.grpc_port}") as channel:
@@ -139,3 +151,82 @@ def test_listens_on_ipv6(there: GrpcReceiver) -> None:
         with socket.create_connection(("::1", made.http_port), 5) as s:
             s.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY)
             assert s.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_chunk_without_its_end_gives_the_memory_back(there: GrpcReceiver) -> None:
+    head = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+    chunk = b"%x\r\n%b" % (1 << 20, bytes(1 << 20))
+    for endless in (chunk + b"\r\n" + b"1" * 200_000, chunk + b"\r\n0\r\n" + b"x" * 200_000):
+        with proxy(f"http://127.0.0.1:{there.port}") as made:
+            assert raw(made.http_port, head, endless).startswith(b"HTTP/1.1 400 ")
+            stats = made.stats()
+            assert stats.held_bytes == 0 and stats.signals["traces"].refused == {"malformed": 1}
+
+
+def test_an_error_of_our_own_gives_the_memory_back(there: GrpcReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object) -> bytes:
+        raise RuntimeError("a bug")
+
+    with proxy(f"http://127.0.0.1:{there.port}") as made:
+        with monkeypatch.context() as patch:
+            patch.setattr("zerospan.enricher.proxy.server_http._exactly", broken)
+            assert post(made.http_port, BODY)[0] == 500
+        assert post(made.http_port, BODY)[0] == 200
+        assert made.stats().signals["traces"].refused == {"internal_error": 1}
+
+
+def test_a_settled_request_takes_nothing_more() -> None:
+    books = Ledger(100)
+    entry = books.open("traces")
+    entry.refuse("not_read")
+    assert not entry.hold(10) and not entry.resize(10) and books.held_bytes == 0
+    entry.count(7)
+    stats = books.snapshot()["traces"]
+    assert stats.balanced() and stats.in_flight_items == stats.received_items == 0
+
+
+def held(port: int) -> list[str]:
+    """Accepted connections of a port that a process has open: with an inode (proc_net_tcp)."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [" ".join(x) for x in lines if int(x[1].partition(":")[2], 16) == port and x[3] != "0A" and x[9] != "0"]
+
+
+def test_a_sender_that_does_not_read_is_let_go() -> None:
+    """Its answers wait in our memory: no longer than read_s, and it counts as a connection so long."""
+    words = b"x" * 60_000
+    with receiver() as site:
+        text = json.dumps({"partialSuccess": {"errorMessage": words.decode()}}).encode()
+        n = 200
+        site.script = [Answer(200, text, {"Content-Type": "application/json"}) for _ in range(n)]
+        with proxy(site.url, protocol="http/protobuf", read_s=0.5, idle_s=2, max_senders=1) as made:
+            s = socket.socket()
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            s.connect(("127.0.0.1", made.http_port))
+            s.settimeout(10)
+            s.sendall((HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY) * n)
+            until(lambda: made.stats().signals["traces"].received > 0)
+            until(lambda: made.stats().connections == 0)
+            assert 0 < made.stats().signals["traces"].received < n, "it was never held up"
+            until(lambda: not held(made.http_port), 2)
+            s.close()
+
+
+def test_gzip_of_many_members(there: GrpcReceiver) -> None:
+    empty = gzip.compress(b"")
+    with proxy(f"http://127.0.0.1:{there.port}") as made:
+        some = b"".join(gzip.compress(BODY[i : i + 2]) for i in range(0, len(BODY), 2))
+        assert len(BODY) < 2 * MEMBERS and post(made.http_port, some, Content_Encoding="gzip")[0] == 200
+        zipped = gzip.compress(BODY) + empty * (MEMBERS - 1)
+        assert post(made.http_port, zipped, Content_Encoding="gzip")[0] == 200
+        assert post(made.http_port, zipped + empty, Content_Encoding="gzip")[0] == 400
+        noise = random.Random(1).randbytes(3 * GIVEN)  # more than is given at once, in and out of step with members
+        big = traces(MINE, text=noise.hex()).SerializeToString()
+        half = len(big) // 2
+        zipped = gzip.compress(big[:half]) + gzip.compress(big[half:])
+        assert post(made.http_port, zipped, Content_Encoding="gzip")[0] == 200
+        assert post(made.http_port, zipped[:-9], Content_Encoding="gzip")[0] == 400
+        assert post(made.http_port, b"", Content_Encoding="gzip")[0] == 400
+        assert made.stats().signals["traces"].refused == {"malformed": 3}
+    assert len(there.requests) == 3
+    sent = traces(MINE, text=noise.hex()).resource_spans[0].scope_spans
+    assert there.requests[2].resource_spans[0].scope_spans == sent

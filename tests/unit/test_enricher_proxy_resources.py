@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,35 @@ def test_the_cache_is_bounded_in_bytes() -> None:
     assert resources.stats.cached == 0 and resources.stats.cache_bytes > 20000
     asked(resources, container_id=CONTAINER, service_instance_id="1999")
     assert resources.stats.cached == 1
+
+
+def test_the_cache_counts_what_it_holds() -> None:
+    """Thousands of addresses to look for, and tags that come later."""
+    resources = made()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    assert asked(resources, host_ip=[f"10.{i >> 8}.{i & 255}.1" for i in range(20_000)]) is None
+    held = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert held < 1.2 * resources.stats.cache_bytes
+
+    store = TagStore()
+    resources = made(store, cache_bytes=1 << 20)
+    for n in (100, 400):
+        for i in range(n):
+            assert asked(resources, container_id=CONTAINER, service_instance_id=str(i)) is None
+        few = resources.stats.cache_bytes
+        store.put(keys.container(CONTAINER), store.make({"x": "y" * 1000}), layer=Layer.OS, since_ns=1)
+        for i in range(n):
+            assert asked(resources, container_id=CONTAINER, service_instance_id=str(i)) is not None
+            assert resources.stats.cache_bytes <= 1 << 20
+        if n == 100:
+            assert resources.stats.cache_bytes - few > 100 * 1000
+        store.end(keys.container(CONTAINER), layer=Layer.OS)
+        for i in range(n):
+            assert asked(resources, container_id=CONTAINER, service_instance_id=str(i)) is None
+        if n == 100:
+            assert resources.stats.cache_bytes == few
 
 
 @pytest.mark.parametrize(

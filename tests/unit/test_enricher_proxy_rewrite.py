@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import random
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ from google.protobuf import json_format
 sys.path.insert(0, str(Path(__file__).parent))
 from otlp_cases import CASES, REQUESTS, SHOP, canonical, changed, count, decoded, field, groups, logs, metrics, traces
 
-from zerospan.enricher.proxy import json_body, rewrite
+from zerospan.enricher.proxy import json_body, json_list, rewrite
 from zerospan.enricher.proxy.config import Signal
 from zerospan.enricher.proxy.json_body import Json
 from zerospan.enricher.proxy.resources import Protobuf
@@ -134,6 +138,72 @@ def test_json_keeps_what_it_does_not_know_and_numbers_as_they_are() -> None:
     out, _ = json_body.rewrite(body, "traces", lambda resource: Json().write(resource, [], {"a": "b"}))
     assert b"12345678901234567890123" in out and b"1.50" in out
     assert [set(g) for g in msgspec.json.decode(out)["resourceSpans"]] == [{"y", "resource"}, {"resource"}]
+
+
+def test_json_resources_that_are_not_there() -> None:
+    """Absent, null, empty; blanks and texts that look like brackets about them."""
+    body = (
+        b' { "resourceSpans" : [ {} , { } ,{"resource":null},\n{"a":"]}\\"{[,"} ,{"resource" : {}, "scopeSpans":[ ]}'
+        b',{"scopeSpans":[{"spans":[{"name":"a,\\\\"},{"name":"]"},3, [1,2]]},{},{"spans":null}]} ] }'
+    )
+    seen = []
+
+    def replace(resource: bytes) -> bytes:
+        seen.append(resource)
+        return b'{"n":%d}' % len(seen)
+
+    out, items = json_body.rewrite(body, "traces", replace)
+    assert seen == [b"{}"] * 6 and items == 4
+    before, after = msgspec.json.decode(body)["resourceSpans"], msgspec.json.decode(out)["resourceSpans"]
+    assert [group["resource"] for group in after] == [{"n": n} for n in range(1, 7)]
+    for a, b in zip(before, after, strict=True):
+        assert {k: v for k, v in a.items() if k != "resource"} == {k: v for k, v in b.items() if k != "resource"}
+    assert json_body.rewrite(body, "traces", lambda _: None) == (body, 4)
+
+
+def test_elements_of_random_lists() -> None:
+    """As a decoder finds them, whatever stands in the texts; those of nothing but escapes take no longer."""
+    for seed in range(300):
+        rng = random.Random(seed)
+
+        def value(depth: int, rng: random.Random = rng) -> Any:
+            kind = rng.randrange(5 if depth < 4 else 3)
+            if kind == 3:
+                return [value(depth + 1) for _ in range(rng.randrange(4))]
+            if kind == 4:
+                return {value(9): value(depth + 1) for _ in range(rng.randrange(4))}
+            return "".join(rng.choices('\\"[]{},: aü', k=rng.randrange(6)))
+
+        wanted = [value(0) for _ in range(rng.randrange(6))]
+        text = json.dumps(wanted, indent=rng.choice([None, 1]), ensure_ascii=rng.random() < 0.5).encode()
+        found = list(json_list.elements(text))
+        assert [json.loads(bytes(one)) for one in found] == wanted and json_list.count(text) == len(wanted)
+        assert all(text[json_list.place(one, text) :].startswith(bytes(one)) for one in found)
+        for cut in range(len(text)):  # never beyond the end
+            with contextlib.suppress(rewrite.Malformed):
+                assert len(list(json_list.elements(text[:cut]))) <= len(wanted)
+    assert json_list.count(b'["' + b"\\\\" * (1 << 21) + b'", ""]') == 2
+    with pytest.raises(ValueError):
+        json_list.place(b"x", b"xyz")
+
+
+def test_json_of_nothing_but_members_costs_little() -> None:
+    """Lists and objects of millions are never all there at once."""
+    n = 300_000
+    many, named = b",".join([b"{}"] * n), b",".join([b'"m%d":0' % i for i in range(n)])
+    for inner in (
+        many,
+        b'{"scopeSpans":[%b]}' % many,
+        b'{"scopeSpans":[{"spans":[%b]}]}' % many,
+        b"{%b}" % named,
+        b'{"scopeSpans":[{%b}]}' % named,
+    ):
+        body = b'{"resourceSpans":[%b]}' % inner
+        tracemalloc.start()
+        json_body.rewrite(body, "traces", lambda _: None)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 2 * len(body), (peak, len(body))
 
 
 @pytest.mark.parametrize(

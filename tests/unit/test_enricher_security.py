@@ -71,6 +71,20 @@ def test_a_bearer_token_is_needed_for_every_call(tmp_path: Path) -> None:
             until(lambda: f.find(key))
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe\n", "tök\n".encode(), b"two\nlines\n", b"a\0b"])
+def test_a_token_that_no_header_may_have_is_said_and_tried_again(content: bytes, tmp_path: Path) -> None:
+    store, key = store_with_pod()
+    file = tmp_path / "mine"
+    file.write_bytes(content)
+    with serving(store, security=Faces(tokens=(Secret(TOKEN),))) as service:
+        with pytest.raises(OSError, match="expected one line of ASCII text"):
+            resolve(tcp(service), [key], Security(token_file=str(file)))
+        with Follower(tcp(service), "n1", Security(token_file=str(file))) as f:
+            until(lambda: "expected one line of ASCII text" in f.client.stats().last_error)
+            file.write_text(TOKEN)
+            until(lambda: f.find(key))
+
+
 def test_tokens_rotate(tmp_path: Path) -> None:
     store, key = store_with_pod()
     file = tmp_path / "tokens"

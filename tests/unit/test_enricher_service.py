@@ -17,7 +17,7 @@ from enricher_kit import SECOND, T0, Follower, free_port, put_pod, serving, tcp,
 from zerospan.enricher import client as client_module
 from zerospan.enricher import keys
 from zerospan.enricher.client import SERVICE, WATCH, resolve
-from zerospan.enricher.fanout import ALL_NODES
+from zerospan.enricher.fanout import ALL_NODES, Fanout, TooMuch
 from zerospan.enricher.source import Layer
 from zerospan.enricher.store import Piece, TagStore
 from zerospan.enricher.wire import tags_pb2 as pb
@@ -393,6 +393,70 @@ def test_too_many_asked_for_keys_are_refused() -> None:
         assert service.stats().cut == {"too_many_keys": 1}
 
 
+def test_so_many_keys_may_be_asked_for_beside_the_nodes_own() -> None:
+    """An upstream.max_keys of limits.max_wants must be possible."""
+    wanted = [keys.address(f"10.0.0.{i}") for i in range(100)]
+    with serving(TagStore(), max_wants=100) as service, Follower(tcp(service), "n") as f:
+        f.want(wanted)
+        until(lambda: all(key in f.mirror.bindings for key in wanted))
+        assert service.stats().cut == {} and f.client.stats().connections == 1
+        assert len(resolve(tcp(service), wanted).bindings) == 100
+        with pytest.raises(OSError, match="INVALID_ARGUMENT"):
+            resolve(tcp(service), [*wanted, wanted[0]])
+
+
+def test_a_node_with_a_name_too_long_is_refused_and_leaves_nothing() -> None:
+    with serving(TagStore()) as service:
+        channel, watch = _raw(tcp(service))
+        with channel:
+            for name in ("n" * 512, "ä" * 300):
+                with pytest.raises(grpc.RpcError) as e:
+                    list(watch(iter([pb.WatchRequest(open=pb.Open(node=name))])))
+                assert e.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert service.stats().subscribers == 0 and service.stats().wanted == 0
+
+
+def test_who_is_refused_leaves_nothing_wanted() -> None:
+    """Whatever a request was refused for: on_want and on_drop have told the same keys in the end."""
+    followed: set[bytes] = set()
+    a = [keys.address(f"10.0.0.{i}") for i in range(6)]
+    fanout = Fanout(TagStore(), lambda: True, max_wants=3, on_want=followed.update, on_drop=followed.difference_update)
+    for drop, want, after in (
+        (a[:2], a[2:], set(a[2:5])),
+        (a[:2], [a[2], b""], {a[2]}),
+        ((), [b"x" * 600], set(a[:2])),
+        ([], a[1:], set(a[:3])),
+    ):
+        sub, other = (fanout.open("", 0, 0, lambda: None) for _ in range(2))
+        fanout.ask(sub, a[:2], ())
+        with pytest.raises(TooMuch):
+            fanout.ask(sub, want, drop)
+        assert followed == after == set(fanout._wanters)
+        fanout.ask(other, a[2:5], ())  # those that somebody asks for already are followed, too
+        assert followed == after | set(a[2:5])
+        fanout.close(sub)
+        assert followed == set(a[2:5])
+        fanout.close(other)
+        assert not followed and not fanout.stats()["wanted"]
+
+
+def test_a_range_that_changes_while_nobody_asks() -> None:
+    """What was encoded before of an address that the store does not know is not told after."""
+    store = TagStore()
+    fanout = Fanout(store, lambda: True)
+    sub = fanout.open("", 0, 0, lambda: None)
+    key = keys.address("10.0.0.5")
+    for tags in (None, store.make({"zerospan.range.name": "ten"}), store.make({"zerospan.range.name": "other"}), None):
+        if tags is not None or store.pieces(key):
+            store.put_range(ipaddress.ip_network("10.0.0.0/8"), tags)
+        fanout.tick()
+        fanout.ask(sub, [key], ())
+        told = pb.TagUpdate.FromString(fanout.message(sub) or b"")
+        assert [p.set for b in told.bindings for p in b.pieces] == [p.tags.id for p in store.pieces(key)]
+        assert len(store.pieces(key)) == (tags is not None)
+        fanout.ask(sub, (), [key])
+
+
 def test_a_stream_without_open_is_refused() -> None:
     with serving(TagStore()) as service:
         channel, watch = _raw(tcp(service))
@@ -433,19 +497,20 @@ def test_stop_ends_streams_soon(tmp_path: Path) -> None:
         assert not (tmp_path / "s").exists()
 
 
-def test_the_client_goes_on_after_its_handler_failed() -> None:
+@pytest.mark.parametrize("handler", ["_on_update", "_on_connect"])
+def test_the_client_goes_on_after_its_handler_failed(handler: str) -> None:
     store = TagStore()
     key = put_pod(store, "n1", "cart", "10.0.0.7")[0]
     with serving(store) as service:
         f = Follower(tcp(service), "n1")
-        take, fails = f._update, [True]
+        take, fails = getattr(f.client, handler), [True]
 
-        def once(update: Any) -> None:
+        def once(*update: Any) -> None:
             if fails.pop() if fails else False:
                 raise RuntimeError("planted")
-            take(update)
+            take(*update)
 
-        f.client._on_update = once
+        setattr(f.client, handler, once)
         with f:
             until(lambda: f.find(key))
             assert f.client.stats().handler_errors == 1

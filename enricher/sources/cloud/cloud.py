@@ -1,7 +1,7 @@
 """The source of the cloud: asks the machine's metadata service, tells the store what the machine is.
 
 The key of this node and the machine's own addresses get one tag set. Pods of the node stand on it if their source
-makes it their base (`store.find(keys.node(name))`). Nobody is asked where DMI names no cloud. Made by build.py.
+makes it their base (`store.find(keys.node(name))`). Nobody is asked where DMI names no cloud. Made by registry.py.
 """
 
 import http.client
