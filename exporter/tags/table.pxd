@@ -30,7 +30,7 @@ cdef struct Stretch:         # of time: [since_ns, until_ns), Unix time; until 0
     const Peer *peer
 
 cdef struct Entry:
-    uint8_t addr[16]         # IPv4 as v4-mapped (enricher/keys.py)
+    uint8_t addr[16]         # IPv4 as v4-mapped (enricher/keys.pyx)
     uint64_t used_ns         # CLOCK_MONOTONIC
     Stretch *stretches
     uint32_t n

@@ -19,7 +19,7 @@ cdef enum:
     FRESH_NS = 1000000000    # the order of use is good to a second
     FIRST_CAP = 4096
 
-ADDRESS, ENDPOINT = b"a", b"e"   # enricher/keys.py
+ADDRESS, ENDPOINT = b"a", b"e"   # enricher/keys.pyx
 
 
 cdef inline bint mapped(uint8_t family, const uint8_t *addr, uint8_t *out) noexcept nogil:
@@ -83,7 +83,7 @@ cdef class PeerTable:
     # ---- the follower's side: any thread, with the GIL -----------------------------------------------
 
     def tell(self, bytes key, pieces):
-        """What is known of an address or endpoint (enricher/keys.py): ((PeerTags, since_ns, until_ns), ...) in the order of
+        """What is known of an address or endpoint (enricher/keys.pyx): ((PeerTags, since_ns, until_ns), ...) in the order of
         time; (): nothing; None: it is of no more interest. Other keys are ignored.
         """
         if (key[:1] == ADDRESS and len(key) == 17) or (key[:1] == ENDPOINT and len(key) == 20):

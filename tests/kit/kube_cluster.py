@@ -252,7 +252,7 @@ class Cluster:
         self.controllers.start()
         self.scheduler.start()
         for node in self.nodes.values():
-            node.kubelet.start()
+            node.start_kubelet()
             node.proxy.start()
         self.apply(kube_files.dns_manifest(DNS_ADDRESS, DOMAIN))
         while missing := wait_nodes(list(self.nodes.values()), self._ready_nodes(), end):

@@ -30,6 +30,7 @@ PAUSE = "localhost/zk/pause:1"
 REGION, ZONES = "eu-test-1", ("eu-test-1a", "eu-test-1b")
 INSTANCE_TYPE = "zk.small"
 V1 = Path("/sys/fs/cgroup")
+DEVICES = "/var/lib/kubelet/device-plugins/kubelet.sock"  # of every kubelet, whatever its folder
 
 
 class Node:
@@ -144,6 +145,18 @@ class Node:
             return None if cri and cri[0][-1] == "ok" else f"its CRI plugin is not ok: {cri}"
 
         self.containerd.wait(missing, timeout_s)
+
+    def start_kubelet(self, timeout_s: float = 30.0) -> None:
+        """Returns when it listens on DEVICES: two that remove it and listen at the same time would end each other."""
+        self.kubelet.start()
+
+        def missing() -> str | None:
+            try:
+                return None if DEVICES in Path(f"/proc/{self.kubelet.pid}/net/unix").read_text() else f"no {DEVICES}"
+            except OSError:
+                return "it has ended"
+
+        self.kubelet.wait(missing, timeout_s)
 
     def _daemon(self, name: str, argv: Sequence[str]) -> Daemon:
         return Daemon(
