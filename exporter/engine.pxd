@@ -49,7 +49,7 @@ cdef class Engine:
     cdef uint64_t batch_bytes
     cdef uint64_t flush_ns
     cdef uint64_t flushed_ns
-    cdef readonly uint64_t last_ns       # time of the newest record
+    cdef readonly uint64_t records       # that were handled
 
     # Handles what the source has, until it is empty or a batch is full: 1 if there is more.
     cdef int drain(self, uint64_t now) except -1 nogil

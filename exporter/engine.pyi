@@ -37,6 +37,7 @@ class Hops:
     def shares(self, key: int, total: int) -> dict[str, int]: ...
 
 class Engine:
+    records: int
     processes: Processes
     interfaces: Interfaces
     hops: Hops

@@ -255,6 +255,7 @@ cdef class Engine:
                 self.source.release()
                 return 0
             self.flows.handle(record, size)
+            self.records += 1
             n += 1
             while self.hold.tight():
                 # no more room than for what one record may bring: the oldest leave with what is known

@@ -47,7 +47,9 @@ class Capture(Section, frozen=True):
         tuple[Port, ...],
         Meta(description="Ports whose messages are copied up to 16 KiB, e.g. of a database."),
     ] = ()
-    drain_ms: Annotated[int, Meta(ge=1, le=1000, description="Time between two drains of the ring.")] = 8
+    drain_ms: Annotated[
+        int, Meta(ge=1, le=1000, description="Time between two drains of the ring; while nothing passes, twice that.")
+    ] = 4
     nic: Annotated[
         float,
         Meta(

@@ -193,7 +193,7 @@ def enricher(port: int, kubeconfig: bool) -> None:
     source = KubernetesSource(store, Kubernetes(enabled=True, page=PAGE), access=found)
     source.start()
     while not source.stats().in_sync:
-        time.sleep(0.05)
+        time.sleep(0.2)  # asking costs, too
     cpu = time.process_time() - began
     stats = source.stats()
     listed = {

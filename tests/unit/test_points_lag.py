@@ -17,7 +17,7 @@ from test_points import CURL, INTERNAL, SHOP, two_nodes
 
 rig = engines
 
-SILENCE, SWEEP, DRAIN = 400 * MS, 500 * MS, 8 * MS  # zs_nic_sweep.bpf.h, capture.sweep_ms, capture.drain_ms
+SILENCE, SWEEP, DRAIN = 400 * MS, 500 * MS, 8 * MS  # zs_nic_sweep.bpf.h, capture.sweep_ms, 2 * capture.drain_ms
 
 
 class Clock:
