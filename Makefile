@@ -42,6 +42,9 @@ e2e: setup packages e2e-backends ## Real Collector, Tempo, Loki, Prometheus; the
 e2e-k8s: setup packages e2e-backends images ## A real Kubernetes of two nodes with our image, Bookinfo and the shop
 	@$(ROOT) $(PYTEST) -m k8s tests/e2e
 
+e2e-k8s-again: ## Those of make e2e-k8s that failed
+	@$(ROOT) $(PYTEST) -m k8s tests/e2e --last-failed --last-failed-no-failures none
+
 k8s-up: setup images ## Start that Kubernetes and keep it (ZEROSPAN_K8S=keep: the tests use it); prints its KUBECONFIG
 	@$(ROOT) $(PY) tests/e2e/kubernetes/run.py up
 
