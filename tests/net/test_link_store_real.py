@@ -27,7 +27,9 @@ ITEM = struct.Struct("=QcBH")
 
 
 class Ends:
-    """The engine's side of the queues: what is told (again after a reconnect) and asked, what came."""
+    """The engine's side of the exchange, Shared and its Mail in one: what is told (again after a reconnect) and asked,
+    what came.
+    """
 
     n = queued = 0
 
@@ -36,6 +38,10 @@ class Ends:
         self.came: dict[int, bytes] = {}
         self.reconnects = 0
         self.told: list[bytes] = []
+
+    @property
+    def mail(self) -> Ends:
+        return self
 
     def take(self) -> tuple[bytes, bytes, int] | None:
         return self.out.popleft() if self.out else None
