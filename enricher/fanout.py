@@ -12,6 +12,7 @@ from zerospan.enricher import keys
 from zerospan.enricher.store import Piece, TagStore
 from zerospan.enricher.tagset import TagSet
 from zerospan.enricher.wire import tags_pb2 as pb
+from zerospan.exporter.encode.varint import field
 
 ALL_NODES = "*"  # node of a binding that every subscriber is told without asking
 CHUNK_BYTES = 256 << 10  # of one message, more or less
@@ -323,7 +324,7 @@ class Fanout:
                 for top in tops:
                     size += self._tell(sub, top, sets)
             else:
-                frame = _field(BINDINGS, pb.Binding(key=key).SerializeToString())
+                frame = field(BINDINGS, pb.Binding(key=key).SerializeToString())
             bindings.append(frame)
             size += len(frame)
         if not sub.pending:
@@ -353,7 +354,7 @@ class Fanout:
             frame = self._sets.get(tags.id)
             if frame is None:
                 base = tags.base.id if tags.base is not None else 0
-                frame = _field(SETS, pb.TagSet(id=tags.id, base=base, tags=tags.own).SerializeToString())
+                frame = field(SETS, pb.TagSet(id=tags.id, base=base, tags=tags.own).SerializeToString())
                 if len(self._sets) >= CACHED:
                     self._sets.clear()
                 self._sets[tags.id] = frame
@@ -371,7 +372,7 @@ class Fanout:
                 key=key,
                 pieces=[pb.Piece(set=p.tags.id, since_ns=p.since_ns, until_ns=p.until_ns) for p in pieces],
             )
-            frame = (_field(BINDINGS, binding.SerializeToString()), tuple(p.tags for p in pieces))
+            frame = (field(BINDINGS, binding.SerializeToString()), tuple(p.tags for p in pieces))
             if answer is not None:
                 return frame
             if len(self._frames) >= CACHED:
@@ -400,14 +401,3 @@ class Fanout:
 def _check(key: bytes) -> None:
     if len(key) > MAX_KEY_BYTES or not key:
         raise TooMuch("bad_key", f"a key has 1 to {MAX_KEY_BYTES} bytes")
-
-
-def _field(tag: int, content: bytes) -> bytes:
-    """A length-delimited field: its tag, the length as a varint, the content."""
-    out = bytearray((tag,))
-    n = len(content)
-    while n > 0x7F:
-        out.append(n & 0x7F | 0x80)
-        n >>= 7
-    out.append(n)
-    return bytes(out) + content

@@ -66,6 +66,7 @@ cdef class Engine:
         self.later = Hold(hold_bytes)
         self.nics = Due(hold_bytes)
         self.processes = Processes(describe)
+        self.processes.rest_ns = <uint64_t>(3e9 * max(max_hold_s, 10.0))
         self.routes = Routes(limit=route_limit)
         self.red = Red() if red is None else red
         self.interfaces = Interfaces(keep_s=4 * max_hold_s)

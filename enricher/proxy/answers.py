@@ -9,8 +9,9 @@ import math
 import msgspec
 
 from zerospan.enricher.proxy import ledger
+from zerospan.exporter.encode.varint import field, varint
 from zerospan.exporter.sinks.retry import RETRY_INFO
-from zerospan.exporter.sinks.wire import PartialSuccess, varint
+from zerospan.exporter.sinks.wire import PartialSuccess
 
 RETRY_S = 1.0  # when a sender may come again where nobody knows better
 PROTOBUF = "application/x-protobuf"
@@ -63,12 +64,12 @@ class Refusal(msgspec.Struct, frozen=True):
 
     def status(self) -> bytes:
         """An encoded google.rpc.Status."""
-        out = b"\x08" + varint(GRPC_NUMBERS[self.grpc]) + _field(2, self.message.encode("utf-8", "replace"))
+        out = b"\x08" + varint(GRPC_NUMBERS[self.grpc]) + field(0x12, self.message.encode("utf-8", "replace"))
         if self.retry_s is not None:
             seconds, nanos = divmod(int(self.retry_s * 1e9), 1_000_000_000)
             duration = b"\x08" + varint(seconds) + b"\x10" + varint(nanos)
-            info = _field(1, f"type.googleapis.com/{RETRY_INFO}".encode()) + _field(2, _field(1, duration))
-            out += _field(3, info)
+            info = field(0x0A, f"type.googleapis.com/{RETRY_INFO}".encode()) + field(0x12, field(0x0A, duration))
+            out += field(0x1A, info)
         return out
 
     def json(self) -> bytes:
@@ -84,9 +85,5 @@ def partial_bytes(partial: PartialSuccess) -> bytes:
     """An encoded Export*ServiceResponse (the three have the same numbers)."""
     inner = b"\x08" + varint(partial.rejected) if partial.rejected else b""
     if partial.message:
-        inner += _field(2, partial.message.encode("utf-8", "replace"))
-    return _field(1, inner) if inner else b""
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return bytes((number << 3 | 2,)) + varint(len(content)) + content
+        inner += field(0x12, partial.message.encode("utf-8", "replace"))
+    return field(0x0A, inner) if inner else b""

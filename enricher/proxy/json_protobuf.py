@@ -14,7 +14,8 @@ import msgspec
 
 from zerospan.enricher.proxy.config import Signal
 from zerospan.enricher.proxy.rewrite import Malformed
-from zerospan.exporter.sinks.wire import partial_success, varint
+from zerospan.exporter.encode.varint import varint
+from zerospan.exporter.sinks.wire import partial_success
 
 DEPTH_MAX = 64  # of messages in messages
 REJECTED = {"traces": "rejectedSpans", "metrics": "rejectedDataPoints", "logs": "rejectedLogRecords"}

@@ -36,7 +36,6 @@ cdef struct Proc:
 cdef enum:
     CACHE = 1024
     GONE_MIN = 256           # entries without users that are always allowed
-    GONE_NS = 90000000000    # three times the longest hold: what nothing refers to by then, nothing will
     LOOK_NS = 30000000000    # between two looks at all that may refer to an entry
     ENTRY_BYTES = 1200       # of an entry beside its texts: ProcessInfo, tuple, places in dicts
 
@@ -55,6 +54,7 @@ cdef class Processes:
     cdef list fresh          # indices of entries that are new: see told()
     cdef uint32_t n_gone     # entries without users
     cdef uint64_t now_ns     # of the engine's last tick
+    cdef uint64_t rest_ns    # how long an entry without users rests before it is given to another
     cdef uint64_t looked_ns  # when reclaim() last looked for some
     cdef readonly uint64_t nbytes    # of entries and texts
     cdef list keep           # owns the bytes behind the slices
@@ -77,5 +77,5 @@ cdef class Processes:
     cdef bint crowded(self) noexcept nogil
     cdef inline void mark(self, uint32_t i) noexcept nogil:
         self.procs[i].marked = 1
-    # Frees what is not marked and has had no users for GONE_NS, and takes away all marks. The indices that are free now.
+    # Frees what is not marked and has had no users for rest_ns, and takes away all marks. The indices that are free now.
     cdef list reclaim(self)

@@ -155,7 +155,7 @@ cdef class Processes:
         freed = []
         for i in range(1, self.n):
             p = &self.procs[i]
-            if p.gone_ns and not p.marked and self.now_ns - p.gone_ns > GONE_NS:
+            if p.gone_ns and not p.marked and self.now_ns - p.gone_ns > self.rest_ns:
                 info = self.keep[i][0]
                 if info.shared:
                     self.by_tgid.pop(info.shared, None)

@@ -508,10 +508,7 @@ cdef class Shared:
         self.allowance = min(<double>PASSING_PER_S, self.allowance + (now - self.allowed_ns) * 1e-9 * PASSING_PER_S)
         self.allowed_ns = now
         self.now_ns = now
-        while True:
-            values = self.mail.received()
-            if values is None:
-                break
+        while (values := self.mail.received()) is not None:
             p = values
             n = len(values)
             with nogil:

@@ -1,8 +1,7 @@
 # cython: language_level=3, boundscheck=True, wraparound=False
 """target_info: the labels that stand once for each process instance, so that a further tag costs no series.
 
-Kept by the index of the process (assemble/processes.pxd); an index that is used again is noticed because its job
-and instance differ. Shown as long as its process makes spans (the TTL of series). Used by red.pyx with its mutex held.
+Kept by the index of the process (assemble/processes.pxd); before an index is used again, retire() is told. Shown as long as its process makes spans (the TTL of series). Used by red.pyx with its mutex held.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t

@@ -6,6 +6,8 @@ AnyValue { string_value = 1, int_value = 3 }. Wire format: protobuf.dev, "Encodi
 
 from collections.abc import Mapping
 
+from zerospan.exporter.encode.varint import field, varint
+
 Value = str | int
 
 
@@ -16,28 +18,14 @@ def encode_resource(attributes: Mapping[str, Value]) -> bytes:
 
 def encode_attribute(tag: int, key: str, value: Value) -> bytes:
     """One KeyValue as a repeated field with this tag (less than 128)."""
-    return _field(tag, _key_value(key, value))
+    return field(tag, _key_value(key, value))
 
 
 def _key_value(key: str, value: Value) -> bytes:
     if isinstance(value, str):
-        any_value = _field(0x0A, value.encode())
+        any_value = field(0x0A, value.encode())
     else:
         if not -(1 << 63) <= value < 1 << 63:
             raise ValueError(f"resource attribute {key}: {value} is no 64-bit integer")
-        any_value = b"\x18" + _varint(value & (1 << 64) - 1)
-    return _field(0x0A, key.encode()) + _field(0x12, any_value)
-
-
-def _field(tag: int, content: bytes) -> bytes:
-    n = len(content)
-    return bytes((tag, n)) + content if n < 128 else bytes((tag,)) + _varint(n) + content
-
-
-def _varint(n: int) -> bytes:
-    out = bytearray()
-    while n > 127:
-        out.append(n & 127 | 128)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
+        any_value = b"\x18" + varint(value & (1 << 64) - 1)
+    return field(0x0A, key.encode()) + field(0x12, any_value)

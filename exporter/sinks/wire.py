@@ -1,4 +1,4 @@
-"""A tiny reader of protobuf messages, for the few answers that a sink must understand; and the varint of a tiny writer.
+"""A tiny reader of protobuf messages, for the few answers that a sink must understand.
 
 Sans-IO; takes any bytes: what is malformed ends the walk, silently, as an answer that says nothing. Linear in
 the input. Source: protobuf.dev, "Encoding". (Requests are written by zerospan.exporter.encode.)
@@ -50,18 +50,6 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value & 0xFFFF_FFFF_FFFF_FFFF, at
     return 0, -1
-
-
-def varint(value: int) -> bytes:
-    """An unsigned varint."""
-    if value < 128:
-        return bytes((value,))
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def int64(value: int) -> int:

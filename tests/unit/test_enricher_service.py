@@ -161,6 +161,22 @@ def test_reconnect_resumes_with_what_changed() -> None:
             assert not f.differs(store)
 
 
+def test_who_asks_again_is_told_everything_by_a_new_stream() -> None:
+    """Nothing has failed, though sets that the first stream told were let go."""
+    store = TagStore()
+    pod = put_pod(store, "n1", "cart", "10.0.0.7")
+    port = free_port()
+    with serving(store, [f"127.0.0.1:{port}"]), Follower(f"127.0.0.1:{port}", "n1") as f:
+        until(lambda: f.find(pod[0]) and f.client.stats().in_sync)
+        with f.lock:
+            f.mirror.forget()
+        f.client.again()
+        until(lambda: f.find(pod[0]) and f.client.stats().resets == 2)
+        stats = f.client.stats()
+        assert (stats.connections, stats.failures, stats.handler_errors) == (2, 0, 0)
+        assert not f.differs(store)
+
+
 def test_another_epoch_begins_anew() -> None:
     first, second = TagStore(), TagStore(clock=lambda: time.time_ns() + 1)
     old = put_pod(first, "n1", "cart", "10.0.0.7")
