@@ -18,6 +18,8 @@ struct {
 	__type(value, struct zs_state);
 } zs_states SEC(".maps");
 
+#define ZS_TCP_SOCK(sk) bpf_skc_to_tcp_sock(sk)
+
 #include "zs_sk_storage.bpf.h"
 
 SEC("fexit/inet_sendmsg")
@@ -61,6 +63,6 @@ int BPF_PROG(zs_set_state, struct sock *sk, int oldstate, int newstate)
 SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(zs_destroy, struct sock *sk)
 {
-	zs_on_destroy(sk, bpf_skc_to_tcp_sock(sk));
+	zs_on_destroy(sk, ZS_TCP_SOCK(sk));
 	return 0;
 }

@@ -16,6 +16,10 @@ struct {
 	__type(value, struct zs_state);
 } zs_states SEC(".maps");
 
+/* No call, unlike bpf_skc_to_tcp_sock(): each return costs some ns where the kernel guards returns (SRSO). Since 6.2. */
+extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym;
+#define ZS_TCP_SOCK(sk) ((struct tcp_sock *)bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct tcp_sock)))
+
 #include "zs_sk_storage.bpf.h"
 
 SEC("tp_btf/sock_send_length")
@@ -39,6 +43,6 @@ int BPF_PROG(zs_set_state, struct sock *sk, int oldstate, int newstate)
 SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(zs_destroy, struct sock *sk)
 {
-	zs_on_destroy(sk, bpf_skc_to_tcp_sock(sk));
+	zs_on_destroy(sk, ZS_TCP_SOCK(sk));
 	return 0;
 }

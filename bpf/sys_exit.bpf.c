@@ -122,7 +122,8 @@ __noinline int zs_tcp(__u64 sk, __u32 len, __u32 dir)
 
 	if (!io)
 		return 0;
-	return zs_on_tcp((struct sock *)sk, (struct tcp_sock *)sk, len, dir ? ZS_RECV : ZS_SEND, io);
+	return zs_on_tcp((struct sock *)sk, (struct tcp_sock *)sk, bpf_get_current_pid_tgid(), len,
+			 dir ? ZS_RECV : ZS_SEND, io);
 }
 
 __noinline int zs_udp(__u64 sk, __u32 len, __u32 dir)

@@ -66,3 +66,5 @@ cdef class Engine:
     # Who is at the other end, by its process and its address: completes the context.
     cdef void meet(self, const SpanRec *r, SpanContext *c, const Proc *peer, const EndAddress *told) noexcept nogil
     cdef bint full(self) noexcept nogil
+    # Moves the batches of at least so many bytes to `out`: each post has a cost of its own, so that a small one waits for the flush.
+    cdef int take(self, list out, uint64_t least) except -1

@@ -121,11 +121,11 @@ cdef class Engine:
                 self.let_go(now, False)
             if self.full():
                 more = 1   # what else is due leaves, too
-                self.take(out)
+                self.take(out, self.batch_bytes)
         self.red.tick(now)
         if now - self.flushed_ns >= self.flush_ns:
             self.flushed_ns = now
-            self.take(out)
+            self.take(out, 0)
         return out
 
     def refill(self, info):
@@ -195,15 +195,19 @@ cdef class Engine:
         while self.hold.spans or self.later.spans or self.nics.spans:
             with nogil:
                 self.let_go(now, True)
-            self.take(out)
-        self.take(out)
+            self.take(out, self.batch_bytes)
+        self.take(out, 0)
         return out
 
-    def take(self, list out):
+    cdef int take(self, list out, uint64_t least) except -1:
+        cdef BatchEncoder batch
         for name, batch in (("traces", self.traces), ("logs", self.logs), ("loki", self.loki)):
+            if batch.size < least:
+                continue
             taken = batch.take()
             if taken is not None:
                 out.append((name, taken[0], taken[1]))
+        return 0
 
     def counts(self):
         """Name -> value of each of the pipeline's counters (selfmon.counters)."""
@@ -294,11 +298,9 @@ cdef class Engine:
             held = self.hold.peek()
             if held == NULL or (held.due_ns > now and not everything):
                 break
+            self.requests.prefetch(self.hold.coming())
             self.end_hold(held, now, everything)
             self.hold.pop()
-            held = self.hold.peek()
-            if held != NULL:
-                self.requests.prefetch((<SpanRec *>(<uint8_t *>held + sizeof(Held))).key)
         while not self.full():
             held = self.nics.peek()
             if held == NULL or (held.due_ns > now and not everything):

@@ -185,6 +185,8 @@ struct task_struct {
 	struct mm_struct *mm;
 	struct files_struct *files;
 	struct task_struct *group_leader;
+	int pid;
+	int tgid;
 	char comm[ZS_COMM_LEN];
 };
 

@@ -70,11 +70,9 @@ static __always_inline void zs_turn(struct zs_state *st, struct zs_msg *head, en
 	st->dirty = 0;
 }
 
-static __always_inline void zs_head(struct zs_msg *head, struct zs_state *st, enum zs_dir dir, __u64 now, __u32 seq,
-				    __u32 len)
+static __always_inline void zs_head(struct zs_msg *head, struct zs_state *st, enum zs_dir dir, __u64 id, __u64 now,
+				    __u32 seq, __u32 len)
 {
-	__u64 id = bpf_get_current_pid_tgid();
-
 	head->hdr.kind = ZS_MSG;
 	head->hdr.dir = dir;
 	head->hdr.flags = st->gap ? ZS_F_GAP : 0;
@@ -89,13 +87,14 @@ static __always_inline void zs_head(struct zs_msg *head, struct zs_state *st, en
 }
 
 /* Bytes went the other way that no hook saw (splice from the socket): a run without payload. */
-static __always_inline void zs_unseen_run(struct zs_state *st, enum zs_dir dir, __u32 other, __u64 now, bool known)
+static __always_inline void zs_unseen_run(struct zs_state *st, enum zs_dir dir, __u64 id, __u32 other, __u64 now,
+					  bool known)
 {
 	struct zs_msg head = {};
 	__u32 len = other - st->other_seq;
 
 	zs_turn(st, &head, !dir, zs_run_total(st, st->run_seq + (__u32)st->run_len), st->run_end_ns, st->other_seq);
-	zs_head(&head, st, !dir, now - 1, st->other_seq, len);
+	zs_head(&head, st, !dir, id, now - 1, st->other_seq, len);
 	head.hdr.flags |= ZS_F_NO_PAYLOAD | ZS_F_CUT;
 	if (known && zs_emit_msg(&head, 0, NULL, 0))
 		st->gap = 0;
@@ -112,12 +111,14 @@ static __always_inline bool zs_goes_on(const struct zs_state *st, const struct z
 	       (io->kind == ZS_IO_NONE || (st->captured >= st->capture && io->kind != ZS_IO_MMSG));
 }
 
-static __always_inline int zs_on_tcp(struct sock *sk, struct tcp_sock *tp, __u32 len, enum zs_dir dir, struct zs_io *io)
+/* id: as bpf_get_current_pid_tgid() gives it; the layout may have it for less than a call. */
+static __always_inline int zs_on_tcp(struct sock *sk, struct tcp_sock *tp, __u64 id, __u32 len, enum zs_dir dir,
+				     struct zs_io *io)
 {
 	struct zs_state *st = zs_state_find(sk);
 	struct zs_scratch *gathered = NULL;
 	struct zs_msg head = {};
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	__u32 tgid = id >> 32;
 	__u32 here, other, seq, want = 0, n = 0;
 	bool known;
 	__u64 now;
@@ -179,7 +180,7 @@ static __always_inline int zs_on_tcp(struct sock *sk, struct tcp_sock *tp, __u32
 	} else if (st->dir != dir) {
 		zs_turn(st, &head, dir, zs_run_total(st, other), st->run_end_ns, seq);
 	} else if (other != st->other_seq) {
-		zs_unseen_run(st, dir, other, now, known);
+		zs_unseen_run(st, dir, id, other, now, known);
 		zs_turn(st, &head, dir, st->run_len, now, seq);
 	}
 	st->other_seq = other;
@@ -190,7 +191,7 @@ static __always_inline int zs_on_tcp(struct sock *sk, struct tcp_sock *tp, __u32
 	}
 	if (ZS_EVENT_A_MESSAGE && io->kind == ZS_IO_MMSG)
 		zs_pick_of_vector(st, io, len);
-	zs_head(&head, st, dir, now, seq, len);
+	zs_head(&head, st, dir, id, now, seq, len);
 	if (st->captured < st->capture) {
 		want = st->capture - st->captured;
 		if (len < want)

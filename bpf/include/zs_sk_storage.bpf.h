@@ -26,9 +26,8 @@ static __always_inline struct zs_state *zs_state_of_udp(struct sock *sk)
  * only while a 64-bit system call runs: ax says so, it holds -ENOSYS from the call's entry until its result is known.
  * io_uring also moves bytes after that, on the way out of an unrelated call, and from kernel threads.
  */
-static __always_inline void zs_io_of_current(struct zs_io *io, enum zs_dir dir)
+static __always_inline void zs_io_of(struct zs_io *io, struct task_struct *task, enum zs_dir dir)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
 	long nr = regs->orig_ax;
 
@@ -49,9 +48,11 @@ static __always_inline void zs_io_of_current(struct zs_io *io, enum zs_dir dir)
 
 static __always_inline int zs_socket_call(struct sock *sk, int ret, int flags, enum zs_dir dir)
 {
+	struct task_struct *task;
 	struct tcp_sock *tp;
 	struct zs_io io = {};
 	__u16 family, protocol;
+	__u64 id;
 
 	if (ret <= 0 || (dir == ZS_RECV && (flags & (MSG_PEEK | MSG_ERRQUEUE))))
 		return 0;
@@ -59,17 +60,19 @@ static __always_inline int zs_socket_call(struct sock *sk, int ret, int flags, e
 	if (family != AF_INET && family != AF_INET6)
 		return 0;
 	protocol = sk->sk_protocol;
+	task = bpf_get_current_task_btf();
 	if (protocol == IPPROTO_TCP) {
-		tp = bpf_skc_to_tcp_sock(sk);
+		tp = ZS_TCP_SOCK(sk);
 		if (!tp)
 			return 0;
-		zs_io_of_current(&io, dir);
+		zs_io_of(&io, task, dir);
+		id = (__u64)task->tgid << 32 | (__u32)task->pid;
 		if (dir == ZS_RECV && (flags & MSG_TRUNC))
 			io.kind = ZS_IO_NONE; /* the bytes were thrown away, not copied */
-		return zs_on_tcp(sk, tp, ret, dir, &io);
+		return zs_on_tcp(sk, tp, id, ret, dir, &io);
 	}
 	if (protocol == IPPROTO_UDP) {
-		zs_io_of_current(&io, dir);
+		zs_io_of(&io, task, dir);
 		/* a peer's address reaches user memory only after this hook when it is received */
 		return zs_on_udp(sk, ret, dir, &io, dir == ZS_SEND);
 	}
@@ -80,7 +83,7 @@ static __always_inline int zs_state_change(struct sock *sk, int newstate)
 {
 	if (sk->sk_protocol != IPPROTO_TCP)
 		return 0;
-	zs_on_tcp_state(sk, bpf_skc_to_tcp_sock(sk), newstate);
+	zs_on_tcp_state(sk, ZS_TCP_SOCK(sk), newstate);
 	return 0;
 }
 

@@ -32,10 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from zerospan.enricher import run
     from zerospan.enricher.tuning import tune
-    from zerospan.exporter.cli.daemon import frugal_malloc, notify
+    from zerospan.exporter.cli.daemon import frugal_malloc, long_slice, notify
 
     config = options.configuration(args)
     frugal_malloc()
+    long_slice()
     run.raise_descriptors()
     logging.getLogger().setLevel(config.log.level.upper())
     stop = threading.Event()

@@ -10,7 +10,7 @@ import time
 
 from zerospan.exporter import pipeline
 from zerospan.exporter.cli import options
-from zerospan.exporter.cli.daemon import frugal_malloc, notify
+from zerospan.exporter.cli.daemon import frugal_malloc, long_slice, notify
 from zerospan.exporter.selftest import SelfTest
 
 EPILOG = """examples:
@@ -37,6 +37,7 @@ def main(args: argparse.Namespace) -> int:
         return 2
     config = options.configuration(args)
     frugal_malloc()
+    long_slice()
     logging.getLogger().setLevel(config.log.level.upper())
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -34,3 +34,5 @@ cdef class Hold:
     # The oldest span, or NULL.
     cdef Held *peek(self) noexcept nogil
     cdef void pop(self) noexcept nogil
+    # Key of the span that is the next but one, or 0: what is asked for so much earlier is there when its turn comes.
+    cdef uint64_t coming(self) noexcept nogil

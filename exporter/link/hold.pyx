@@ -59,6 +59,16 @@ cdef class Hold:
             return NULL
         return <Held *>(c.data + c.at)
 
+    cdef uint64_t coming(self) noexcept nogil:
+        cdef Chunk *c = self.head
+        cdef uint32_t at = c.at
+        cdef int i
+        for i in range(2):
+            at += sizeof(Held) + (<SpanRec *>(c.data + at + sizeof(Held))).size
+            if at >= c.n:
+                return 0
+        return (<SpanRec *>(c.data + at + sizeof(Held))).key
+
     cdef void pop(self) noexcept nogil:
         cdef Chunk *c = self.head
         cdef SpanRec *r = <SpanRec *>(c.data + c.at + sizeof(Held))

@@ -21,7 +21,7 @@ from zerospan.exporter.proto.cursor cimport (
 from zerospan.exporter.proto.http1_head cimport find_byte, is_text
 from zerospan.exporter.proto.http1_mask cimport mask_path, mask_query
 from zerospan.exporter.proto.stream cimport STREAM_MAX
-from zerospan.exporter.proto.wire cimport WireHeaders, wire_header, wire_init, wire_resolve
+from zerospan.exporter.proto.wire cimport WireHeaders, wire_init, wire_keep, wire_resolve, wire_slot
 
 cdef enum:
     HEADER = 8
@@ -70,15 +70,17 @@ cdef uint32_t pair_length(Cursor *c) noexcept nogil:
 cdef void http_field(Slice name, Slice value, WireHeaders *wire, Parsed *out) noexcept nogil:
     """HTTP_X_REQUEST_ID as the field x-request-id (RFC 3875 section 4.1.18)."""
     cdef uint8_t field[NAME_MAX_BYTES]
+    cdef Slice *slot
     cdef uint32_t i
     if name.n > NAME_MAX_BYTES:
         return
     for i in range(name.n):
         field[i] = 45 if name.p[i] == 95 else name.p[i]
     name = slice_of(field, name.n)
-    if wire_header(wire, name, value):
-        return
-    if slice_is_nocase(name, b"host", 4):
+    slot = wire_slot(wire, name)
+    if slot != NULL:
+        wire_keep(wire, slot, value)
+    elif slice_is_nocase(name, b"host", 4):
         out.domain = value
     elif slice_is_nocase(name, b"user-agent", 10):
         out.user_agent = value

@@ -18,7 +18,7 @@ from zerospan.exporter.proto.base cimport (
 )
 from zerospan.exporter.proto.cursor cimport Slice, slice_is, slice_of, slice_trim
 from zerospan.exporter.proto.http1_head cimport (
-    ANSWER_HAS_NO_BODY, ANSWER_OPENS_TUNNEL, Head, find_byte, head_end, is_text, measure, read_fields,
+    ANSWER_HAS_NO_BODY, ANSWER_OPENS_TUNNEL, Head, find_byte, is_text, measure, read_head,
 )
 from zerospan.exporter.proto.http1_mask cimport mask_path, mask_query
 from zerospan.exporter.proto.stream cimport STREAM_MAX
@@ -169,7 +169,7 @@ cdef int status_line(Slice s, bint whole, Parsed *out) noexcept nogil:
 
 cdef int parse(const ParseArgs *a, Parsed *out) noexcept nogil:
     cdef uint32_t n = a.n if a.n < STREAM_MAX else STREAM_MAX
-    cdef uint32_t i = 0, head
+    cdef uint32_t i = 0, head = 0
     cdef const uint8_t *eol
     cdef Slice line
     cdef Head h
@@ -195,12 +195,11 @@ cdef int parse(const ParseArgs *a, Parsed *out) noexcept nogil:
         got = status_line(line, eol != NULL, out)
     if got < 0:
         return NOT_MINE
-    head = head_end(a.data, n, <uint32_t>(eol - a.data) + 1) if got else 0
+    if got:
+        head = read_head(a.data, n, <uint32_t>(eol - a.data) + 1, &h, out)
     if head == 0 and not a.last:
         return MORE
     if got:
-        i = <uint32_t>(eol - a.data) + 1
-        read_fields(a.data + i, (head if head else n) - i, &h, out)
         if a.from_client:
             wire_resolve(&h.wire, out)
             if out.domain.n == 0 and out.bodiless != ANSWER_OPENS_TUNNEL:

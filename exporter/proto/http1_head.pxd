@@ -28,10 +28,9 @@ cdef struct Head:            # what the fields say that the caller needs
     Slice host
     WireHeaders wire
 
-# Offset behind the empty line that ends the head whose first field line starts at `start`; 0: not there.
-cdef uint32_t head_end(const uint8_t *p, uint32_t n, uint32_t start) noexcept nogil
-# Reads all whole field lines of the n bytes at p into h, and into out: user_agent, request_id.
-cdef void read_fields(const uint8_t *p, uint32_t n, Head *h, Parsed *out) noexcept nogil
+# Reads the whole field lines from offset `start` on into h, and into out: user_agent, request_id. Offset behind the empty line that
+# ends the head; 0: it is not there.
+cdef uint32_t read_head(const uint8_t *p, uint32_t n, uint32_t start, Head *h, Parsed *out) noexcept nogil
 # Settles consumed, total and body_size of a head of `head` bytes (a.data, of which n count); an Outcome.
 cdef int measure(const ParseArgs *a, uint32_t n, uint32_t head, const Head *h, Parsed *out) noexcept nogil
 

@@ -9,14 +9,13 @@ Called by proto.http1; keeps no state and never reads beyond STREAM_MAX bytes of
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
-from libc.string cimport memchr
 
 from zerospan.exporter.proto.base cimport MORE, MSG, MT_INTERIM, MT_REQUEST, MT_RESPONSE, MT_UPGRADE, ParseArgs, Parsed
 from zerospan.exporter.proto.cursor cimport (
     Cursor, Slice, cur_init, cur_peek, cur_skip, cur_until, slice_is_nocase, slice_of, slice_trim,
 )
 from zerospan.exporter.proto.stream cimport STREAM_MAX
-from zerospan.exporter.proto.wire cimport wire_header, wire_init
+from zerospan.exporter.proto.wire cimport wire_init, wire_keep, wire_slot
 
 cdef enum:
     ID_RANKS = 4             # Head.id_rank while there is no request id
@@ -88,57 +87,74 @@ cdef bint is_stream(Slice v) noexcept nogil:
             or slice_is_nocase(v, b"application/stream+json", 23))
 
 
+cdef enum Field:             # those that tell something
+    FIELD_OTHER
+    FIELD_HOST
+    FIELD_LENGTH
+    FIELD_CODING
+    FIELD_AGENT
+    FIELD_TYPE
+    FIELD_ID                 # + rank: the names that request ids have, the best first
+
+
+cdef inline int field_of(Slice name) noexcept nogil:
+    """Which field (any case) this is, but for trace contexts."""
+    if name.n == 4:
+        return FIELD_HOST if slice_is_nocase(name, b"host", 4) else FIELD_OTHER
+    if name.n == 10:
+        if slice_is_nocase(name, b"user-agent", 10):
+            return FIELD_AGENT
+        return FIELD_ID + 1 if slice_is_nocase(name, b"request-id", 10) else FIELD_OTHER
+    if name.n == 12:
+        if slice_is_nocase(name, b"content-type", 12):
+            return FIELD_TYPE
+        if slice_is_nocase(name, b"x-request-id", 12):
+            return FIELD_ID
+        return FIELD_ID + 2 if slice_is_nocase(name, b"x-bfe-log-id", 12) else FIELD_OTHER
+    if name.n == 14:
+        return FIELD_LENGTH if slice_is_nocase(name, b"content-length", 14) else FIELD_OTHER
+    if name.n == 15:
+        return FIELD_ID + 3 if slice_is_nocase(name, b"stgw-request-id", 15) else FIELD_OTHER
+    return FIELD_CODING if slice_is_nocase(name, b"transfer-encoding", 17) else FIELD_OTHER
+
+
 cdef void field(Head *h, Slice name, Slice value, Parsed *out) noexcept nogil:
     cdef int64_t length
-    cdef Slice text = trim_line(value)
+    cdef Slice *slot = NULL
+    cdef Slice text
+    cdef int which
     name = slice_trim(name)
-    value = text
-    text.n = find_byte(text, 10)  # a folded text keeps its first line
-    text = trim_line(text)
-    if not is_text(text):
-        text.n = 0
-    if name.n == 4:
-        if slice_is_nocase(name, b"host", 4) and h.host.n == 0:
-            h.host = text
-    elif name.n == 14 and slice_is_nocase(name, b"content-length", 14):
+    which = field_of(name)
+    if which == FIELD_OTHER:
+        slot = wire_slot(&h.wire, name)
+        if slot == NULL:
+            return
+    value = trim_line(value)
+    if which == FIELD_LENGTH:
         length = content_length(value)
         h.length = length if h.length == LENGTH_NONE or h.length == length else LENGTH_BAD
-    elif name.n == 17 and slice_is_nocase(name, b"transfer-encoding", 17):
+        return
+    if which == FIELD_CODING:
         h.coding = transfer_coding(value)
-    elif name.n == 10 and slice_is_nocase(name, b"user-agent", 10):
+        return
+    text = trim_line(slice_of(value.p, find_byte(value, 10)))   # a folded text keeps its first line
+    if not is_text(text):
+        text.n = 0
+    if which == FIELD_OTHER:
+        wire_keep(&h.wire, slot, text)
+    elif which == FIELD_HOST:
+        if h.host.n == 0:
+            h.host = text
+    elif which == FIELD_AGENT:
         out.user_agent = text
-    elif name.n == 12 and slice_is_nocase(name, b"x-request-id", 12):
-        request_id(h, text, 0, out)
-    elif name.n == 12 and slice_is_nocase(name, b"content-type", 12):
+    elif which == FIELD_TYPE:
         h.stream = is_stream(text)
-    elif name.n == 10 and slice_is_nocase(name, b"request-id", 10):
-        request_id(h, text, 1, out)
-    elif name.n == 12 and slice_is_nocase(name, b"x-bfe-log-id", 12):
-        request_id(h, text, 2, out)
-    elif name.n == 15 and slice_is_nocase(name, b"stgw-request-id", 15):
-        request_id(h, text, 3, out)
     else:
-        wire_header(&h.wire, name, text)
+        request_id(h, text, <uint8_t>(which - FIELD_ID), out)
 
 
-cdef uint32_t head_end(const uint8_t *p, uint32_t n, uint32_t start) noexcept nogil:
-    """Offset behind the empty line that ends the head whose first field line starts at `start`; 0: not there."""
-    cdef const uint8_t *hit
-    cdef uint32_t at = start
-    while at < n:
-        if p[at] == 10:
-            return at + 1
-        if p[at] == 13 and at + 1 < n and p[at + 1] == 10:
-            return at + 2
-        hit = <const uint8_t *>memchr(p + at, 10, n - at)
-        if hit == NULL:
-            return 0
-        at = <uint32_t>(hit - p) + 1
-    return 0
-
-
-cdef void read_fields(const uint8_t *p, uint32_t n, Head *h, Parsed *out) noexcept nogil:
-    """All whole field lines; a line that starts with white space goes on with the one before (obs-fold)."""
+cdef uint32_t read_head(const uint8_t *p, uint32_t n, uint32_t start, Head *h, Parsed *out) noexcept nogil:
+    """A line that starts with white space goes on with the one before (obs-fold)."""
     cdef Cursor c
     cdef Slice line, more
     cdef uint32_t colon
@@ -148,13 +164,16 @@ cdef void read_fields(const uint8_t *p, uint32_t n, Head *h, Parsed *out) noexce
     h.stream = 0
     h.host.n = 0
     wire_init(&h.wire)
-    cur_init(&c, p, n)
+    cur_init(&c, p + start, n - start)
     while cur_until(&c, 10, &line):
+        if line.n == 0 or (line.n == 1 and line.p[0] == 13):
+            return n - c.left
         while cur_peek(&c, 0) in (32, 9) and cur_until(&c, 10, &more):
             line.n = <uint32_t>(more.p - line.p) + more.n
         colon = find_byte(line, 58)
         if colon and colon < line.n:
             field(h, slice_of(line.p, colon), slice_of(line.p + colon + 1, line.n - colon - 1), out)
+    return 0
 
 
 cdef int chunk_size(Cursor *c, Slice *line, int64_t *size) noexcept nogil:

@@ -34,33 +34,29 @@ cdef void wire_init(WireHeaders *w) noexcept nogil:
     memset(w, 0, sizeof(w[0]))
 
 
-cdef inline void keep_first(Slice *slot, Slice value) noexcept nogil:
+cdef Slice *wire_slot(WireHeaders *w, Slice name) noexcept nogil:
+    if name.n == 2:
+        return &w.b3 if slice_is_nocase(name, b"b3", 2) else NULL
+    if name.n == 3:
+        return &w.sw8 if slice_is_nocase(name, b"sw8", 3) else NULL
+    if name.n == 10:
+        return &w.b3_flags if slice_is_nocase(name, b"x-b3-flags", 10) else NULL
+    if name.n == 11:
+        if slice_is_nocase(name, b"traceparent", 11):
+            return &w.traceparent
+        return &w.b3_span if slice_is_nocase(name, b"x-b3-spanid", 11) else NULL
+    if name.n == 12:
+        if slice_is_nocase(name, b"x-b3-traceid", 12):
+            return &w.b3_trace
+        return &w.b3_sampled if slice_is_nocase(name, b"x-b3-sampled", 12) else NULL
+    return &w.uber if slice_is_nocase(name, b"uber-trace-id", 13) else NULL
+
+
+cdef void wire_keep(WireHeaders *w, Slice *slot, Slice value) noexcept nogil:
     if slot.n == 0:
         slot[0] = value
-
-
-cdef bint wire_header(WireHeaders *w, Slice name, Slice value) noexcept nogil:
-    if name.n == 2 and slice_is_nocase(name, b"b3", 2):
-        keep_first(&w.b3, value)
-    elif name.n == 3 and slice_is_nocase(name, b"sw8", 3):
-        keep_first(&w.sw8, value)
-    elif name.n == 10 and slice_is_nocase(name, b"x-b3-flags", 10):
-        keep_first(&w.b3_flags, value)
-    elif name.n == 11 and slice_is_nocase(name, b"traceparent", 11):
-        if w.traceparent.n and (w.traceparent.n != value.n or memcmp(w.traceparent.p, value.p, value.n) != 0):
-            w.disputed = 1
-        keep_first(&w.traceparent, value)
-    elif name.n == 11 and slice_is_nocase(name, b"x-b3-spanid", 11):
-        keep_first(&w.b3_span, value)
-    elif name.n == 12 and slice_is_nocase(name, b"x-b3-traceid", 12):
-        keep_first(&w.b3_trace, value)
-    elif name.n == 12 and slice_is_nocase(name, b"x-b3-sampled", 12):
-        keep_first(&w.b3_sampled, value)
-    elif name.n == 13 and slice_is_nocase(name, b"uber-trace-id", 13):
-        keep_first(&w.uber, value)
-    else:
-        return False
-    return True
+    elif slot == &w.traceparent and (slot.n != value.n or memcmp(slot.p, value.p, value.n) != 0):
+        w.disputed = 1
 
 
 cdef inline int nibble(uint8_t c, bint upper) noexcept nogil:
