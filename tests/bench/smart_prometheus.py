@@ -76,8 +76,39 @@ def run(way: str, who: list[Instance], routes: int, folder: Path) -> Case:
         raise BenchError(f"Prometheus, {way}: {e}") from e
 
 
-def _run(way: str, bodies: list[bytes], series: int, folder: Path) -> Case:
-    lines = bodies[0].count(b"\n")
+def first(way: str, who: list[Instance], routes: int, folder: Path) -> float:
+    """CPU seconds of a Prometheus that is new for a scrape in which all series are new. BenchError."""
+    body = Metrics(way, who, routes).body(0)
+    folder.mkdir(parents=True)
+    try:
+        with _scraping([body], folder) as p:
+            return p.until(1)
+    except (OSError, ProgramError) as e:
+        raise BenchError(f"Prometheus, {way}: {e}") from e
+
+
+@dataclass
+class _Scraping:
+    """A Prometheus that waits for its first scrape."""
+
+    url: str
+    pid: int
+    lines: int
+    go: threading.Event
+
+    def appended(self) -> int:
+        return int(_metric(self.url, "prometheus_tsdb_head_samples_appended_total"))
+
+    def until(self, turn: int) -> float:
+        """Lets the scrapes go on until so many are done. CPU seconds meanwhile."""
+        begin = cpu_ns(self.pid)
+        self.go.set()
+        wait_for(f"scrape {turn}", lambda: self.appended() >= self.lines * turn, SCRAPE_S, 0.1)
+        return (cpu_ns(self.pid) - begin) / 1e9
+
+
+@contextlib.contextmanager
+def _scraping(bodies: list[bytes], folder: Path) -> Iterator[_Scraping]:
     every = round(EVERY_S + len(bodies[0]) / BYTES_PER_S)
     with contextlib.ExitStack() as undo:
         go = threading.Event()
@@ -93,24 +124,23 @@ def _run(way: str, bodies: list[bytes], series: int, folder: Path) -> Case:
         program.start()
         undo.callback(program.stop)
         wait_for("Prometheus", program.ready, START_S)
+        yield _Scraping(url, program.pid, bodies[0].count(b"\n"), go)
 
-        def appended() -> int:
-            return int(_metric(url, "prometheus_tsdb_head_samples_appended_total"))
 
-        begin = cpu_ns(program.pid)
-        go.set()
-        marks = []
-        for turn in range(len(bodies)):
-            wait_for(f"scrape {turn + 1}", lambda wanted=lines * (turn + 1): appended() >= wanted, SCRAPE_S, 0.1)  # type: ignore[misc]
-            marks.append((cpu_ns(program.pid), appended()))
-        later = (marks[-1][1] - marks[0][1]) / lines  # one more may have come between two looks
-        scrape_s = (marks[-1][0] - marks[0][0]) / 1e9 / later
+def _run(way: str, bodies: list[bytes], series: int, folder: Path) -> Case:
+    with _scraping(bodies, folder) as p:
+        spent, marks = 0.0, []
+        for turn in range(1, len(bodies) + 1):
+            spent += p.until(turn)
+            marks.append((spent, p.appended()))
+        later = (marks[-1][1] - marks[0][1]) / p.lines  # one more may have come between two looks
+        scrape_s = (marks[-1][0] - marks[0][0]) / later
         # what sync.Pool keeps goes with the second collection; while a scrape is under way there is more
-        heap = min(_live(url) for _ in range(4))
-        groups, query_s = _grouped(url, program.pid, way)
-        block = next((folder / "data" / "snapshots" / _snapshot(url)).iterdir())
+        heap = min(_live(p.url) for _ in range(4))
+        groups, query_s = _grouped(p.url, p.pid, way)
+        block = next((folder / "data" / "snapshots" / _snapshot(p.url)).iterdir())
         return Case(
-            series=series, text=len(bodies[0]), first_s=(marks[0][0] - begin) / 1e9, scrape_s=scrape_s, heap=heap,
+            series=series, text=len(bodies[0]), first_s=marks[0][0], scrape_s=scrape_s, heap=heap,
             index=tsdb_index.read(block / "index"),
             chunks=sum(f.stat().st_size for f in (block / "chunks").iterdir()),
             query_s=query_s, turns=len(bodies), groups=groups,
