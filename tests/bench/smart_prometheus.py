@@ -47,7 +47,6 @@ class Case:
 
     series: int  # without target_info
     text: int  # bytes of a scrape
-    first_s: float  # the first scrape: every series is new
     scrape_s: float  # each later one
     heap: int  # live objects after a garbage collection
     index: tsdb_index.Index
@@ -76,9 +75,12 @@ def run(way: str, who: list[Instance], routes: int, folder: Path) -> Case:
         raise BenchError(f"Prometheus, {way}: {e}") from e
 
 
-def first(way: str, who: list[Instance], routes: int, folder: Path) -> float:
-    """CPU seconds of a Prometheus that is new for a scrape in which all series are new. BenchError."""
+def first(way: str, who: list[Instance], routes: int, folder: Path, family: bytes = b"") -> float:
+    """CPU seconds of a Prometheus that is new for a scrape in which all series are new; of one family alone, if it is
+    named. BenchError."""
     body = Metrics(way, who, routes).body(0)
+    if family:
+        body = b"".join(line for line in body.splitlines(keepends=True) if line.startswith(family))
     folder.mkdir(parents=True)
     try:
         with _scraping([body], folder) as p:
@@ -140,7 +142,7 @@ def _run(way: str, bodies: list[bytes], series: int, folder: Path) -> Case:
         groups, query_s = _grouped(p.url, p.pid, way)
         block = next((folder / "data" / "snapshots" / _snapshot(p.url)).iterdir())
         return Case(
-            series=series, text=len(bodies[0]), first_s=marks[0][0], scrape_s=scrape_s, heap=heap,
+            series=series, text=len(bodies[0]), scrape_s=scrape_s, heap=heap,
             index=tsdb_index.read(block / "index"),
             chunks=sum(f.stat().st_size for f in (block / "chunks").iterdir()),
             query_s=query_s, turns=len(bodies), groups=groups,
