@@ -64,7 +64,10 @@ def run(
                 put("disk_bytes", p.index.bytes / n)
                 put("wire_bytes", p.text / n)
                 put("heap_bytes", p.heap / n)
-                put("first_us", cases["first_us"].get(("none", 0), 0) + first_s(way, who, routes, at) * 1e6 / n)
+                # what ours has more is target_info, byte for byte: between two large figures it would be lost
+                family, before = (b"target_info{", cases["first_us"]["none", 0]) if way == "ours" else (b"", 0.0)
+                first_s = smart_prometheus.first(way, who, routes, at / "first", family)
+                put("first_us", before + first_s * 1e6 / n)
                 put("scrape_us", p.scrape_s * 1e6 / n)
                 put("query_ms", p.query_s * 1e3)
                 if way == "ours":  # what stands once for each instance
@@ -83,14 +86,6 @@ def run(
                 put("loki_heap_bytes", k.heap / k.lines)
                 put("loki_push_us", k.push_s * 1e6 / k.lines)
     return found | figures(cases, lines)
-
-
-def first_s(way: str, who: list[smart_tags.Instance], routes: int, folder: Path) -> float:
-    """CPU of a scrape in which all is new, the least of three looks; of `ours` what it has more than `none`, byte for
-    byte, which is target_info: between two large figures it would be lost. BenchError."""
-    family = b"target_info{" if way == "ours" else b""
-    looks = [smart_prometheus.first(way, who, routes, folder / f"first-{look}", family) for look in range(3)]
-    return min(looks)
 
 
 def check(way: str, case: smart_prometheus.Case, who: list[smart_tags.Instance], reference: dict[int, float]) -> None:

@@ -67,6 +67,7 @@ def test_a_server_that_stands_still_shows_in_the_latency_of_all_that_were_due(fo
     assert out["p90_us"] > 50_000  # 15 % of the samples waited, most of them long
     assert out["sent_p50_us"] <= out["p50_us"] < 50_000
     assert out["sent_window_p99_us"] <= out["window_p99_us"] <= out["max_us"]
+    assert out["sent_window_p99_us"] > 0
 
 
 def test_the_sink_answers_every_request_and_counts_its_bytes(folder: Path) -> None:

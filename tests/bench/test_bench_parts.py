@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 from collections import Counter
 from pathlib import Path
 
@@ -171,6 +172,24 @@ def test_custom_tags_change_no_byte_of_a_series() -> None:
         assert [line for line in lines if not line.startswith("target_info")] == plain
         assert len(lines) == len(plain) + 40
     assert len(plain) == 40 * 2 * smart_tags.LINES
+
+
+def test_what_is_told_of_new_series_is_what_tags_add(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inline is measured whole, ours by target_info alone: both must come out as more than without tags."""
+    spent = {("none", b""): 10e-6, ("ours", b"target_info{"): 2e-6, ("inline", b""): 30e-6}
+    family = types.SimpleNamespace(labels=9, series=1, bytes=1)
+    case = types.SimpleNamespace(
+        series=1, text=1, scrape_s=1e-6, heap=1, query_s=1e-3,
+        index=types.SimpleNamespace(others=family, info=family, bytes=1),
+    )  # fmt: skip
+    monkeypatch.setattr(smart_prometheus, "run", lambda *args: case)
+    monkeypatch.setattr(smart_prometheus, "first", lambda way, who, routes, folder, family: spent[way, family])
+    monkeypatch.setattr(smart_encoding, "check", lambda *args: None)
+    found = smart_encoding.run(3, 1, 1, ["prometheus"], lambda said: None, customs=[0])
+    assert found["smart_first_us_none"] == pytest.approx(10)
+    assert found["smart_first_us_ours_20"] == pytest.approx(2)
+    assert found["smart_first_us_inline_20"] == pytest.approx(20)
+    assert found["smart_first_us_ratio_20"] == pytest.approx(10)
 
 
 def test_series_say_the_same_both_ways() -> None:
